@@ -1,0 +1,65 @@
+"""Kinds of finding, with their DICOM codes; the order of the finding axis (K) is defined here."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from node.mammography.views import View
+
+
+class FindingKind(StrEnum):
+    """What the models look for. The value is the name in `labels.txt` and in a model's contract."""
+
+    MASS = "mass"
+    SUSPICIOUS_CALCIFICATION = "suspicious_calcification"
+    ARCHITECTURAL_DISTORTION = "architectural_distortion"
+    ASYMMETRY = "asymmetry"
+
+
+FINDING_KINDS: tuple[FindingKind, ...] = tuple(FindingKind)
+"""Known kinds in the order of the finding axis; a model carries a prefix-respecting subset, named in its contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A coded concept: Code Value, Coding Scheme Designator, Code Meaning (PS3.3 section 8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+FINDING_CODES: dict[FindingKind, Code] = {
+    FindingKind.MASS: Code("4147007", "SCT", "Mass"),
+    FindingKind.SUSPICIOUS_CALCIFICATION: Code("129769006", "SCT", "Calcification Cluster"),
+    FindingKind.ARCHITECTURAL_DISTORTION: Code("129792006", "SCT", "Architectural distortion of breast"),
+    FindingKind.ASYMMETRY: Code("129790003", "SCT", "Asymmetric breast tissue"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Axis-aligned box in stored pixels, continuous: pixel i spans [i, i + 1), (0, 0) is the image's top-left corner."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One marked region in one view.
+
+    `contour` is closed (last point equals first), (column, row) pairs in stored pixels in the frame of SCOORD
+    (PS3.3 C.18.6: 0.0\\0.0 is the top-left corner of the top-left pixel), at most 500 points.
+    `probability` is the calibrated probability, in [0, 1], that the finding is present in the view.
+    `peak_heat` is the heatmap's maximum inside the region; 1.0 is the median peak at true lesions of validation.
+    """
+
+    kind: FindingKind
+    view: View
+    probability: float
+    peak_heat: float
+    centre: tuple[float, float]
+    contour: tuple[tuple[float, float], ...]
+    box: Box

@@ -1,0 +1,1 @@
+"""Everything that makes the weights: phantoms, networks, training, evaluation, export."""
