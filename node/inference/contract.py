@@ -1,0 +1,101 @@
+"""What a model promises (contract, version 1) and what it answers. The contract travels inside the exported file."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.mammography.findings import FindingKind
+
+CONTRACT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """p = sigmoid(a * logit + b), fitted on `dataset` with the given prevalence of positives in (0, 1)."""
+
+    a: float
+    b: float
+    dataset: str
+    prevalence: float
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A region of a finding is marked where probability and heat are both at or above these values."""
+
+    probability: float
+    heat: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelContract:
+    """The contract of one exported model. JSON under the ONNX metadata key `contract`, and in Triton's parameters."""
+
+    contract_version: int
+    name: str
+    version: str
+    preset: str
+    """Name of the preprocessing preset, see node.mammography.pixels."""
+    views: tuple[str, ...]
+    """Always RCC, LCC, RMLO, LMLO."""
+    findings: tuple[FindingKind, ...]
+    outputs: tuple[str, ...]
+    input_shape: tuple[int, int]
+    """(H, W) of `views`, model pixels."""
+    wire_type: str
+    """float32, float16 or uint8: element type of `views` on the wire."""
+    embed_dim: int
+    heatmap_shape: tuple[int, int]
+    heatmap_stride: tuple[float, float]
+    heatmap_offset: tuple[float, float]
+    """(y, x) in continuous model pixels: the centre of heatmap cell (r, c) lies at offset + stride * (r, c)."""
+    calibration: dict[str, Calibration]
+    """By output: exam_logit, breast_logits, finding_logits.<kind>."""
+    operating_points: dict[FindingKind, OperatingPoint]
+    calibrated_on_patients: bool
+    """False: the node writes a suspicion index, not a probability of cancer."""
+    weights_hash: str
+    text_space: str | None
+    variant: str
+    """Precision and backend of this file, for example "fp16-stored onnx"."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """Raw model output for one exam; view axis RCC, LCC, RMLO, LMLO; K findings of the contract. None: not given."""
+
+    exam_logit: float
+    exam_embedding: NDArray[np.float32]
+    """(D,), unit length."""
+    breast_logits: NDArray[np.float32] | None
+    """(2,) right, left; -30 where the breast has no view."""
+    finding_logits: NDArray[np.float32] | None
+    """(4, K); -30 where the view is absent."""
+    heatmaps: NDArray[np.float32] | None
+    """(4, K, h, w), >= 0."""
+    view_embeddings: NDArray[np.float32] | None
+    """(4, D), unit length, 0 where the view is absent."""
+    density_logits: NDArray[np.float32] | None
+    """(4,), A to D."""
+
+
+class Model(Protocol):
+    """One loaded model."""
+
+    @property
+    def contract(self) -> ModelContract: ...
+
+    @property
+    def variant(self) -> str:
+        """Precision and backend that really run, for example "openvino bf16". Part of a result's identity."""
+
+    def infer(self, views: NDArray[np.float32], present: NDArray[np.bool_]) -> Prediction:
+        """Views (4, 1, H, W) in [0, 1], present (4,), not all false.
+
+        Raises InferenceError for this input, InferenceUnavailableError where a later try may work.
+        """
+
+    def check_health(self) -> None:
+        """Do a real inference. Raises a ModelError that says what is wrong."""

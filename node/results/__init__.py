@@ -1,0 +1,1 @@
+"""Exam and findings become DICOM objects; a file per kind of object."""
