@@ -102,5 +102,3 @@ class Completeness:
     due_at: datetime
     waiting_for: str
     """In words for the status list: "LMLO", "settling: For Processing alone", empty when complete."""
-
-

@@ -1,7 +1,6 @@
 """What a model promises (contract, version 1) and what it answers. The contract travels inside the exported file."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,23 +78,3 @@ class Prediction:
     """(4, D), unit length, 0 where the view is absent."""
     density_logits: NDArray[np.float32] | None
     """(4,), A to D."""
-
-
-class Model(Protocol):
-    """One loaded model."""
-
-    @property
-    def contract(self) -> ModelContract: ...
-
-    @property
-    def variant(self) -> str:
-        """Precision and backend that really run, for example "openvino bf16". Part of a result's identity."""
-
-    def infer(self, views: NDArray[np.float32], present: NDArray[np.bool_]) -> Prediction:
-        """Views (4, 1, H, W) in [0, 1], present (4,), not all false.
-
-        Raises InferenceError for this input, InferenceUnavailableError where a later try may work.
-        """
-
-    def check_health(self) -> None:
-        """Do a real inference. Raises a ModelError that says what is wrong."""

@@ -1,0 +1,28 @@
+"""The seam: one loaded model."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.mammography.contract import ModelContract, Prediction
+
+
+class Model(Protocol):
+    """One loaded model."""
+
+    @property
+    def contract(self) -> ModelContract: ...
+
+    @property
+    def variant(self) -> str:
+        """Precision and backend that really run, for example "openvino bf16". Part of a result's identity."""
+
+    def infer(self, views: NDArray[np.float32], present: NDArray[np.bool_]) -> Prediction:
+        """Views (4, 1, H, W) in [0, 1], present (4,), not all false.
+
+        Raises InferenceError for this input, InferenceUnavailableError where a later try may work.
+        """
+
+    def check_health(self) -> None:
+        """Do a real inference. Raises a ModelError that says what is wrong."""
