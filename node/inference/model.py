@@ -12,7 +12,8 @@ class Model(Protocol):
     """One loaded model."""
 
     @property
-    def contract(self) -> ModelContract: ...
+    def contract(self) -> ModelContract:
+        """What the model promises."""
 
     @property
     def variant(self) -> str:

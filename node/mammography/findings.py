@@ -38,7 +38,7 @@ FINDING_CODES: dict[FindingKind, Code] = {
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Axis-aligned box in stored pixels, continuous: pixel i spans [i, i + 1), (0, 0) is the image's top-left corner."""
+    """Axis-aligned box in stored pixels, continuous: pixel i spans [i, i + 1), (0, 0) is the top-left corner."""
 
     left: float
     top: float
