@@ -1,0 +1,1 @@
+"""The rehearsal of the main job: a simulated modality, a receiving PACS, a table and a report."""
