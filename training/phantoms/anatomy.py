@@ -71,9 +71,9 @@ class Projection:
         offset = y_mm - self.nipple_y_mm
         below = np.clip(offset / self.lower_mm, 0.0, 1.0)
         above = np.clip(-offset / self.upper_mm, 0.0, 1.0)
-        lower = self.depth_mm * (1.0 - below**self.roundness) ** 0.58
+        lower = self.depth_mm * (1.0 - below**self.roundness) ** 0.68
         if self.position is ViewPosition.CC:
-            upper = self.depth_mm * (1.0 - above**self.roundness) ** 0.58
+            upper = self.depth_mm * (1.0 - above**self.roundness) ** 0.68
         else:
             upper = self.top_x_mm + (self.depth_mm - self.top_x_mm) * np.cos(0.5 * np.pi * above) ** 1.15
         skin: npt.NDArray[np.float64] = np.where(offset > 0, lower, upper)

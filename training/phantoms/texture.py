@@ -30,10 +30,10 @@ class Amounts:
 
 
 AMOUNTS = {
-    "A": Amounts(bias=-1.75, reach=0.75, opacity=0.26, strands=0.13),
-    "B": Amounts(bias=-0.95, reach=0.85, opacity=0.30, strands=0.14),
-    "C": Amounts(bias=-0.05, reach=1.00, opacity=0.34, strands=0.12),
-    "D": Amounts(bias=0.95, reach=1.20, opacity=0.38, strands=0.10),
+    "A": Amounts(bias=-1.75, reach=0.75, opacity=0.26, strands=0.20),
+    "B": Amounts(bias=-0.95, reach=0.85, opacity=0.30, strands=0.19),
+    "C": Amounts(bias=-0.05, reach=1.00, opacity=0.33, strands=0.16),
+    "D": Amounts(bias=0.95, reach=1.20, opacity=0.36, strands=0.13),
 }
 
 
@@ -122,11 +122,11 @@ def grow_tissue(seed: int, woman: Woman, view: View, projection: Projection) -> 
         resample(layer, GRID_MM * COARSE, GRID_ROWS, GRID_COLUMNS, GRID_MM)
         for layer in (region, muscle, smoothstep(depth, 1.0, 9.0))
     )
-    grain = field((*keys, 2), own, 0.45, _spectrum(GRID_ROWS, GRID_COLUMNS, GRID_MM, 3.0, 30.0, 0.3), GRID_COLUMNS)
-    strands = _strands((*keys, 3), own, projection, grain)
-    gland = 1.0 / (1.0 + np.exp(-4.0 * (region + 0.75 * grain + np.float32(amounts.bias))))
-    opacity = np.float32(amounts.opacity) * gland * (0.86 + 0.20 * grain)
-    opacity += np.float32(amounts.strands * woman.strand_strength) * strands * (0.45 + 0.55 * gland)
+    grain = field((*keys, 2), own, 0.45, _spectrum(GRID_ROWS, GRID_COLUMNS, GRID_MM, 3.2, 20.0, 0.9), GRID_COLUMNS)
+    strands = _strands((*keys, 3), own, projection)
+    gland = 1.0 / (1.0 + np.exp(-2.0 * (region + 0.6 * grain + 1.1 * strands + np.float32(amounts.bias - 0.3))))
+    opacity = np.float32(amounts.opacity) * gland * (0.72 + 0.18 * grain + 0.22 * strands)
+    opacity += np.float32(amounts.strands * woman.strand_strength) * strands * (0.6 + 0.4 * gland)
     opacity += np.float32(0.022 * woman.fat_texture) * grain
     opacity *= inside
     opacity = opacity * (1.0 - 0.7 * muscle) + muscle * (0.40 + 0.03 * grain)
@@ -174,19 +174,19 @@ def _pectoral(projection: Projection, x_mm: FloatArray, y_mm: FloatArray) -> Flo
     return smoothstep(edge[:, None] - x_mm[None, :], -1.5, 2.5)
 
 
-def _strands(keys: tuple[int, ...], own: int, projection: Projection, grain: FloatArray) -> FloatArray:
+def _strands(keys: tuple[int, ...], own: int, projection: Projection) -> FloatArray:
     """Ligaments and ducts: ridges of noise drawn out towards the nipple, and a finer honeycomb, both 0 to 1."""
     side = 512
-    tile = field(keys, own, 0.6, _spectrum(side, side, GRID_MM, 2.2, 9.0, 0.45), side)
+    tile = field(keys, own, 0.6, _spectrum(side, side, GRID_MM, 5.0, 10.0, 2.0), side)
     x_mm = (np.arange(GRID_COLUMNS, dtype=np.float32) + 0.5) * np.float32(GRID_MM)
     y_mm = (np.arange(GRID_ROWS, dtype=np.float32) + 0.5) * np.float32(GRID_MM)
     dx = np.float32(projection.depth_mm + 14.0) - x_mm[None, :]
     dy = y_mm[:, None] - np.float32(projection.nipple_y_mm)
     radius = np.sqrt(dx * dx + dy * dy)
-    angle = np.arctan2(dy, dx) + np.float32(0.05) * grain
-    coordinates = np.stack([radius * np.float32(0.42 / GRID_MM), angle * np.float32(62.0 / GRID_MM)])
+    angle = np.arctan2(dy, dx)
+    coordinates = np.stack([radius * np.float32(0.30 / GRID_MM), angle * np.float32(60.0 / GRID_MM)])
     drawn = ndimage.map_coordinates(tile, coordinates, order=1, mode="grid-wrap", output=np.float32)
-    ducts = np.exp(-((drawn / np.float32(0.16)) ** 2))
+    ducts = np.exp(-np.abs(drawn) * np.float32(5.5))
     comb = np.tile(tile, (GRID_ROWS // side, GRID_COLUMNS // side))[:, ::-1]
-    ligaments = np.exp(-((comb / np.float32(0.13)) ** 2))
-    return np.asarray(0.65 * ducts + 0.55 * ligaments, dtype=np.float32)
+    ligaments = np.exp(-np.abs(comb) * np.float32(6.5))
+    return np.asarray(0.75 * ducts + 0.55 * ligaments, dtype=np.float32)
