@@ -1,7 +1,24 @@
-"""settings.toml and the environment become frozen Settings. The only reader of either."""
+"""settings.toml and the environment become frozen Settings. The only reader of either.
 
-from dataclasses import dataclass
+A key that is unknown, missing or of the wrong type is a SettingsError that names the file and the key. Keys of tables
+are required, except where the dataclass gives a default. Relative paths are relative to the file. The environment wins:
+
+MAMMOCLIP_DATA_FOLDER, MAMMOCLIP_DATABASE_URL, MAMMOCLIP_BROKER_URL   the keys of these names
+MAMMOCLIP_LISTENER_HOST, MAMMOCLIP_LISTENER_PORT                      listener.host, listener.port
+MAMMOCLIP_INFERENCE_BACKEND, MAMMOCLIP_INFERENCE_TRITON_URL           inference.backend, inference.triton_url
+MAMMOCLIP_DESTINATION_<NAME>_PASSWORD                                 password of a DICOMweb destination
+MAMMOCLIP_SETTINGS                                                    the file itself, read by the entry points
+"""
+
+import re
+import tomllib
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from node.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +145,238 @@ class Settings:
     worker: WorkerSettings
     rules: tuple[Rule, ...]
     destinations: tuple[Destination, ...]
+
+
+ENVIRONMENT_KEYS: dict[str, tuple[str, ...]] = {
+    "MAMMOCLIP_DATA_FOLDER": ("data_folder",),
+    "MAMMOCLIP_DATABASE_URL": ("database_url",),
+    "MAMMOCLIP_BROKER_URL": ("broker_url",),
+    "MAMMOCLIP_LISTENER_HOST": ("listener", "host"),
+    "MAMMOCLIP_LISTENER_PORT": ("listener", "port"),
+    "MAMMOCLIP_INFERENCE_BACKEND": ("inference", "backend"),
+    "MAMMOCLIP_INFERENCE_TRITON_URL": ("inference", "triton_url"),
+}
+SETTINGS_VARIABLE = "MAMMOCLIP_SETTINGS"
+
+
+def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
+    """Settings of the TOML file at `path`, overridden by `environment`. Raises SettingsError that names the key."""
+    table = _read_toml(path)
+    _apply_environment(table, environment)
+    try:
+        settings = _build(Settings, table, path.resolve().parent, "")
+        settings = _with_defaults(settings, environment)
+        _check(settings)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    return settings
+
+
+def password_variable(destination_name: str) -> str:
+    """Name of the environment variable that holds the password of a destination."""
+    return f"MAMMOCLIP_DESTINATION_{re.sub(r'[^A-Z0-9]', '_', destination_name.upper())}_PASSWORD"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not valid TOML: {error}") from error
+
+
+def _apply_environment(table: dict[str, Any], environment: Mapping[str, str]) -> None:
+    for variable, keys in ENVIRONMENT_KEYS.items():
+        if variable not in environment:
+            continue
+        text = environment[variable]
+        target = table
+        for key in keys[:-1]:
+            target = target.setdefault(key, {})
+        if keys[-1] == "data_folder":
+            text = str(Path(text).resolve())  # relative to where the command runs, not to the file
+        target[keys[-1]] = int(text) if keys[-1] == "port" and text.isdigit() else text
+
+
+T = TypeVar("T")
+
+
+def _build(cls: type[T], table: object, folder: Path, where: str) -> T:
+    """An instance of the dataclass `cls` from a TOML table; `where` is the key path so far."""
+    if not isinstance(table, dict):
+        raise SettingsError(f"{where}: must be a table, not {_said(table)}")
+    hints = get_type_hints(cls)
+    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            raise SettingsError(f"{_join(where, key)}: unknown key; known here: {', '.join(known)}")
+    values: dict[str, Any] = {}
+    for name, field in known.items():
+        if name in table:
+            values[name] = _convert(hints[name], table[name], folder, _join(where, name))
+        elif _is_optional(hints[name]):
+            values[name] = None if field.default is MISSING else field.default
+        elif field.default is MISSING:
+            raise SettingsError(f"{_join(where, name)}: missing key")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: object, folder: Path, where: str) -> object:
+    if _is_optional(hint):
+        hint = next(option for option in get_args(hint) if option is not type(None))
+    if hint is Path:
+        return folder / _typed(str, value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if get_origin(hint) is tuple:
+        return _convert_tuple(get_args(hint)[0], value, folder, where)
+    if is_dataclass(hint):
+        return _build(hint, value, folder, where)  # type: ignore[arg-type]
+    return _typed(hint, value, where)
+
+
+def _convert_tuple(item: Any, value: object, folder: Path, where: str) -> tuple[object, ...]:
+    if get_origin(item) is tuple:  # ((name, number), ...) is written as a table
+        named = _typed(dict, value, where)
+        return tuple((name, _convert(float, number, folder, _join(where, name))) for name, number in named.items())
+    listed = _typed(list, value, where)
+    return tuple(_convert(item, entry, folder, f"{where}[{index}]") for index, entry in enumerate(listed))
+
+
+def _typed(kind: type[T], value: object, where: str) -> T:
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise SettingsError(f"{where}: must be {_TOML_WORDS.get(kind, kind.__name__)}, not {_said(value)}")
+    return value
+
+
+_TOML_WORDS: dict[type, str] = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def _said(value: object) -> str:
+    return f"{_TOML_WORDS.get(type(value), type(value).__name__)} ({value!r:.60})"
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _is_optional(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+
+
+def _with_defaults(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """The database beside the data, and the passwords."""
+    database_url = settings.database_url or f"sqlite:///{settings.data_folder / 'node.db'}"
+    destinations = []
+    for index, destination in enumerate(settings.destinations):
+        if destination.password:
+            variable = password_variable(destination.name)
+            raise SettingsError(f"destinations[{index}].password: never in the file; set {variable}")
+        password = environment.get(password_variable(destination.name), "")
+        destinations.append(replace(destination, password=password))
+    wanted = {password_variable(destination.name) for destination in destinations}
+    for variable in sorted(environment):
+        if variable.startswith("MAMMOCLIP_DESTINATION_") and variable not in wanted:
+            raise SettingsError(f"{variable} in the environment: no destination of that name")
+    return replace(settings, database_url=database_url, destinations=tuple(destinations))
+
+
+def _check(settings: Settings) -> None:
+    """Values that have the right type and still cannot work."""
+    for holds, where, problem in _conditions(settings):
+        if not holds:
+            raise SettingsError(f"{where}: {problem}")
+    for index, rule in enumerate(settings.rules):
+        _check_rule(rule, f"rules[{index}]", {destination.name for destination in settings.destinations})
+    for index, destination in enumerate(settings.destinations):
+        _check_destination(destination, f"destinations[{index}]")
+    names = [destination.name for destination in settings.destinations]
+    if len(set(map(password_variable, names))) != len(names):
+        raise SettingsError("destinations: two have the same name")
+
+
+def _conditions(settings: Settings) -> list[tuple[bool, str, str]]:
+    listener, exam, inference, worker = settings.listener, settings.exam, settings.inference, settings.worker
+    prevalence = settings.reading.site_prevalence
+    return [
+        (_is_ae_title(listener.ae_title), "listener.ae_title", "must have 1 to 16 characters"),
+        (all(map(_is_ae_title, listener.calling_ae_titles)), "listener.calling_ae_titles", "1 to 16 characters each"),
+        (_is_port(listener.port), "listener.port", "must be 1 to 65535"),
+        (listener.maximum_pdu_bytes == 0 or listener.maximum_pdu_bytes >= 4096, "listener.maximum_pdu_bytes", "< 4096"),
+        (exam.settle_seconds >= 0, "exam.settle_seconds", "must not be negative"),
+        (inference.backend in BACKENDS, "inference.backend", f"must be one of {', '.join(BACKENDS)}"),
+        (inference.precision in PRECISIONS, "inference.precision", f"must be one of {', '.join(PRECISIONS)}"),
+        (inference.threads >= 0, "inference.threads", "must not be negative"),
+        (inference.deadline_seconds > 0, "inference.deadline_seconds", "must be above 0"),
+        (inference.attempts >= 1, "inference.attempts", "must be at least 1"),
+        (prevalence is None or 0 < prevalence < 1, "reading.site_prevalence", "must lie between 0 and 1"),
+        (worker.concurrency >= 1, "worker.concurrency", "must be at least 1"),
+        (worker.lease_seconds > 0, "worker.lease_seconds", "must be above 0"),
+        (worker.sweep_seconds > 0, "worker.sweep_seconds", "must be above 0"),
+        (bool(settings.rules), "rules", "at least one is needed"),
+    ]
+
+
+BACKENDS = ("openvino", "triton")
+PRECISIONS = ("auto", "f32", "bf16")
+PROTOCOLS = ("dicom", "dicomweb")
+OBJECTS = ("SR", "SEG", "SC")
+
+
+def _is_ae_title(text: str) -> bool:
+    return 1 <= len(text.strip()) <= 16 and text.isascii() and text.isprintable() and "\\" not in text
+
+
+def _is_port(number: int) -> bool:
+    return 1 <= number <= 65535
+
+
+def _check_rule(rule: Rule, where: str, destinations: set[str]) -> None:
+    for index, match in enumerate(rule.match):
+        _check_match(match, f"{where}.match[{index}]")
+    if not 0 <= rule.priority <= 9:
+        raise SettingsError(f"{where}.priority: must be 0 to 9")
+    for name, threshold in rule.thresholds:
+        if not 0 < threshold < 1:
+            raise SettingsError(f"{where}.thresholds.{name}: must lie between 0 and 1")
+    for name in rule.destinations:
+        if name not in destinations:
+            raise SettingsError(f"{where}.destinations: no destination is called {name!r}")
+
+
+def _check_match(match: Match, where: str) -> None:
+    given = [name for name in ("equals", "one_of", "regex", "present") if getattr(match, name) is not None]
+    if len(given) != 1:
+        raise SettingsError(f"{where}: needs exactly one of equals, one_of, regex, present")
+    if match.regex is not None:
+        try:
+            re.compile(match.regex)
+        except re.error as error:
+            raise SettingsError(f"{where}.regex: {error}") from error
+
+
+def _check_destination(destination: Destination, where: str) -> None:
+    needs: dict[str, Callable[[], bool]] = {
+        "protocol": lambda: destination.protocol in PROTOCOLS,
+        "host": lambda: destination.protocol != "dicom" or bool(destination.host),
+        "port": lambda: destination.protocol != "dicom" or _is_port(destination.port),
+        "ae_title": lambda: destination.protocol != "dicom" or _is_ae_title(destination.ae_title),
+        "url": lambda: destination.protocol != "dicomweb" or destination.url.startswith(("http://", "https://")),
+        "timeout_seconds": lambda: destination.timeout_seconds > 0,
+        "objects": lambda: set(destination.objects) <= set(OBJECTS),
+    }
+    for key, holds in needs.items():
+        if not holds():
+            raise SettingsError(
+                f"{where}.{key}: cannot be {getattr(destination, key)!r} for a destination by protocol "
+                f"{destination.protocol!r}"
+            )
