@@ -1,0 +1,1 @@
+"""Alembic's migrations: versions/ in order, run by node.database.upgrade."""
