@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from node.mammography.views import View
+from node.mammography.views import Laterality, View
 
 
 class FindingKind(StrEnum):
@@ -63,3 +63,11 @@ class Finding:
     centre: tuple[float, float]
     contour: tuple[tuple[float, float], ...]
     box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class BreastAssessment:
+    """Calibrated probability of malignancy in one breast, None where not assessed (no view, or not given)."""
+
+    laterality: Laterality
+    probability: float | None

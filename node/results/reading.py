@@ -7,9 +7,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from node.mammography.findings import BreastAssessment as BreastAssessment
 from node.mammography.findings import Finding, FindingKind
 from node.mammography.pixels import Placement
-from node.mammography.views import Laterality, View
+from node.mammography.views import View
 
 
 class ResultKind(StrEnum):
@@ -32,21 +33,15 @@ class ModelIdentity:
     calibrated_on_patients: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BreastAssessment:
-    """Calibrated probability of malignancy in one breast, None where not assessed (no view, or not given)."""
-
-    laterality: Laterality
-    probability: float | None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewReading:
     """One view as read.
 
-    `finding_probabilities`: per kind, calibrated, in [0, 1]. `heatmap` (K, h, w), `display` (H, W) in [0, 1]: the
-    model's input, `placement` leads from model pixels to stored pixels. `orientation` is the Patient Orientation that
-    results write: row and column direction (PS3.3 C.7.6.1.1.1), or () where it cannot be told.
+    `finding_probabilities`: per kind, calibrated, in [0, 1]. `display` (H, W) in [0, 1]: the model's input.
+    `heatmap` (K, H, W): heat registered on the model's pixels, K as in `finding_probabilities`; what
+    `interpretation.Interpretation.heatmaps` gives. `placement` leads from model pixels to stored pixels.
+    `orientation` is the Patient Orientation that results write, of `orientation.patient_orientation`: row and column
+    direction (PS3.3 C.7.6.1.1.1), or () where it cannot be told.
     """
 
     view: View
@@ -86,6 +81,8 @@ class Reading:
     not_assessed: tuple[str, ...]
     """In words: views that are missing, outputs that the model does not give."""
     findings: tuple[Finding, ...]
+    allow_probability: bool = False
+    """The site lets a model that was calibrated on phantoms alone write "probability of cancer"."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

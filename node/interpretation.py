@@ -1,0 +1,224 @@
+"""Logits and heatmaps to calibrated probabilities and findings in stored pixels, at one operating point. Pure."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.errors import ContractError
+from node.mammography.contract import ModelContract, Prediction
+from node.mammography.findings import FINDING_KINDS, Box, BreastAssessment, Finding, FindingKind
+from node.mammography.pixels import Placement, PreparedView
+from node.mammography.regions import HeatGrid, Region, breast_mask, find_regions, register_heatmap
+from node.mammography.views import BREASTS, STANDARD_VIEWS, Laterality, View
+from node.settings import ReadingSettings
+
+MAXIMUM_REGIONS = 3
+"""At most this many regions of one kind are marked in one view, the hottest ones."""
+CONSTANT_IMAGE = "constant image"
+"""The flag of `pixels.prepare` for a view without contrast: nothing in it can be assessed."""
+
+_COORDINATE_STEPS = 64.0
+"""Coordinates are rounded to 1/64 pixel, which SCOORD's 32-bit floats hold exactly: one contour in every object."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interpretation:
+    """What the model's numbers mean. Probabilities are calibrated, in [0, 1]; what is absent was not assessed.
+
+    `heatmaps`: by view, float32 (K, H, W), heat registered on the model's pixels, kinds in the order of
+    `finding_probabilities`.
+    """
+
+    exam_probability: float
+    """Never below the larger breast's."""
+    breasts: tuple[BreastAssessment, BreastAssessment]
+    """Right, left."""
+    finding_probabilities: Mapping[View, tuple[tuple[FindingKind, float], ...]]
+    """By view read; no entry where the view is missing, empty where the model gives none."""
+    heatmaps: Mapping[View, NDArray[np.float32] | None]
+    findings: tuple[Finding, ...]
+    """In the order of STANDARD_VIEWS, then of the contract's findings, then the hottest first."""
+    not_assessed: tuple[str, ...]
+    """In words: "LMLO: no image", "breast density: not given by this model"."""
+
+
+def interpret(
+    prediction: Prediction,
+    contract: ModelContract,
+    prepared: Mapping[View, PreparedView],
+    rule_thresholds: tuple[tuple[str, float], ...],
+    settings: ReadingSettings,
+) -> Interpretation:
+    """Interpret one exam. `prepared` has the views that were read, at least one; `rule_thresholds` are pairs of a
+    finding's name and a probability that overrides the model's operating value. Raises ContractError where the
+    contract lacks the calibration or the operating point of an output that it promises.
+    """
+    shift = prior_shift(contract, settings.site_prevalence)
+    breasts = _assess_breasts(prediction, contract, prepared, shift)
+    exam = calibrate(prediction.exam_logit, "exam_logit", contract, shift)
+    assessed = [breast.probability for breast in breasts if breast.probability is not None]
+    probabilities = {view: _view_probabilities(prediction, contract, view) for view in _in_order(prepared)}
+    thresholds = dict(rule_thresholds)
+    findings = tuple(
+        finding
+        for view in probabilities
+        for finding in _view_findings(prediction, contract, view, prepared[view], probabilities[view], thresholds)
+    )
+    return Interpretation(
+        exam_probability=max([exam, *assessed]),
+        breasts=breasts,
+        finding_probabilities=probabilities,
+        heatmaps={view: _registered(prediction, contract, view, prepared[view]) for view in probabilities},
+        findings=findings,
+        not_assessed=_not_assessed(prediction, contract, prepared),
+    )
+
+
+def calibrate(logit: float, output: str, contract: ModelContract, shift: float = 0.0) -> float:
+    """sigmoid(a * logit + b + shift) with a and b that the contract has for `output`."""
+    try:
+        calibration = contract.calibration[output]
+    except KeyError as error:
+        raise ContractError(f"calibration of {output} is missing in model {contract.name}") from error
+    return _sigmoid(calibration.a * float(logit) + calibration.b + shift)
+
+
+def prior_shift(contract: ModelContract, site_prevalence: float | None) -> float:
+    """Log-odds of the site's share of exams with a malignancy less those of the set that `exam_logit` was fitted on.
+
+    The same shift goes to each breast: prior odds scale alike. Finding probabilities take benign findings in and are
+    not shifted.
+    """
+    if site_prevalence is None or "exam_logit" not in contract.calibration:
+        return 0.0
+    return _log_odds(site_prevalence) - _log_odds(contract.calibration["exam_logit"].prevalence)
+
+
+def _sigmoid(value: float) -> float:
+    if value >= 0.0:
+        return 1.0 / (1.0 + math.exp(-value))
+    return math.exp(value) / (1.0 + math.exp(value))
+
+
+def _log_odds(share: float) -> float:
+    return math.log(share / (1.0 - share))
+
+
+def _in_order(prepared: Mapping[View, PreparedView]) -> tuple[View, ...]:
+    return tuple(view for view in STANDARD_VIEWS if view in prepared)
+
+
+def _assess_breasts(
+    prediction: Prediction, contract: ModelContract, prepared: Mapping[View, PreparedView], shift: float
+) -> tuple[BreastAssessment, BreastAssessment]:
+    """Right, left; None, never 0, for a breast without a view."""
+    logits = prediction.breast_logits
+    sides = {view.laterality for view in prepared}
+
+    def probability(index: int, side: Laterality) -> float | None:
+        if logits is None or side not in sides:
+            return None
+        return calibrate(float(logits[index]), "breast_logits", contract, shift)
+
+    right, left = (BreastAssessment(side, probability(index, side)) for index, side in enumerate(BREASTS))
+    return right, left
+
+
+def _view_probabilities(
+    prediction: Prediction, contract: ModelContract, view: View
+) -> tuple[tuple[FindingKind, float], ...]:
+    if prediction.finding_logits is None:
+        return ()
+    logits = prediction.finding_logits[STANDARD_VIEWS.index(view)]
+    return tuple(
+        (kind, calibrate(float(logit), f"finding_logits.{kind.value}", contract))
+        for kind, logit in zip(contract.findings, logits, strict=True)
+    )
+
+
+def _view_findings(
+    prediction: Prediction,
+    contract: ModelContract,
+    view: View,
+    prepared: PreparedView,
+    probabilities: tuple[tuple[FindingKind, float], ...],
+    thresholds: Mapping[str, float],
+) -> tuple[Finding, ...]:
+    """The findings of one view: both probability and heat must reach their operating values."""
+    if prediction.heatmaps is None or CONSTANT_IMAGE in prepared.flags:
+        return ()
+    heat = prediction.heatmaps[STANDARD_VIEWS.index(view)]
+    inside: NDArray[np.bool_] | None = None
+    findings: list[Finding] = []
+    for index, (kind, probability) in enumerate(probabilities):
+        point = contract.operating_points.get(kind)
+        if point is None:
+            raise ContractError(f"operating point of {kind.value} is missing in model {contract.name}")
+        if probability < thresholds.get(kind.value, point.probability) or heat[index].max() < point.heat:
+            continue
+        inside = breast_mask(prepared.pixels) if inside is None else inside
+        regions = find_regions(heat[index], heat_grid(contract), inside, point.heat, MAXIMUM_REGIONS)
+        findings += [_finding(kind, view, probability, region, prepared.placement) for region in regions]
+    return tuple(findings)
+
+
+def heat_grid(contract: ModelContract) -> HeatGrid:
+    """Where the contract's heatmap cells lie in the model image."""
+    return HeatGrid(contract.heatmap_stride, contract.heatmap_offset)
+
+
+def _registered(
+    prediction: Prediction, contract: ModelContract, view: View, prepared: PreparedView
+) -> NDArray[np.float32] | None:
+    if prediction.heatmaps is None:
+        return None
+    heat = prediction.heatmaps[STANDARD_VIEWS.index(view)]
+    return register_heatmap(heat, heat_grid(contract), *prepared.pixels.shape)
+
+
+def _finding(kind: FindingKind, view: View, probability: float, region: Region, placement: Placement) -> Finding:
+    contour = _to_stored(region.contour, placement)
+    (left, top), (right, bottom) = contour.min(axis=0), contour.max(axis=0)
+    centre = _to_stored(np.array([region.centre]), placement)[0]
+    return Finding(
+        kind=kind,
+        view=view,
+        probability=probability,
+        peak_heat=region.peak_heat,
+        centre=(float(centre[0]), float(centre[1])),
+        contour=tuple((float(x), float(y)) for x, y in contour),
+        box=Box(float(left), float(top), float(right), float(bottom)),
+    )
+
+
+def _to_stored(points: NDArray[np.float64], placement: Placement) -> NDArray[np.float64]:
+    """Model points (N, 2) to stored pixels, inside the stored image, rounded to 1/64 pixel."""
+    stored = np.round(placement.to_stored(points) * _COORDINATE_STEPS) / _COORDINATE_STEPS
+    return np.clip(stored, 0.0, np.array([placement.stored_columns, placement.stored_rows], dtype=np.float64))
+
+
+def _not_assessed(
+    prediction: Prediction, contract: ModelContract, prepared: Mapping[View, PreparedView]
+) -> tuple[str, ...]:
+    """What nobody may take for "nothing found", in words."""
+    words = [f"{view.name}: no image" for view in STANDARD_VIEWS if view not in prepared]
+    constant = [view for view in _in_order(prepared) if CONSTANT_IMAGE in prepared[view].flags]
+    words += [f"{view.name}: {CONSTANT_IMAGE}" for view in constant]
+    sides = {view.laterality for view in prepared}
+    words += [f"{_SIDE_WORDS[side]} breast: no image" for side in BREASTS if side not in sides]
+    missing_outputs = {
+        "malignancy by breast": prediction.breast_logits is None,
+        "findings by view": prediction.finding_logits is None,
+        "location of findings": prediction.heatmaps is None,
+        "breast density": prediction.density_logits is None,
+    }
+    words += [f"{words_of}: not given by this model" for words_of, missing in missing_outputs.items() if missing]
+    unknown = [kind for kind in FINDING_KINDS if kind not in contract.findings]
+    words += [f"{kind.value.replace('_', ' ')}: not looked for by this model" for kind in unknown]
+    return tuple(words)
+
+
+_SIDE_WORDS = {Laterality.RIGHT: "right", Laterality.LEFT: "left"}
