@@ -1,0 +1,105 @@
+"""A reading, its results and its deliveries are stored in one step, once."""
+
+from datetime import timedelta
+
+from node.database import Database
+from node.database.deliveries import deliveries_of
+from node.database.exams import exam_record, lease_exam, locked_exam
+from node.database.readings import (
+    next_reading_number,
+    readings_of,
+    store_reading,
+    stored_identity,
+    stored_reading,
+)
+from node.exam import ExamStatus
+from node.results.reading import ResultKind
+from tests.node.database.values import NOW, STUDY, a_reading, a_result
+
+SR, SC = ResultKind.STRUCTURED_REPORT, ResultKind.SECONDARY_CAPTURE
+DESTINATIONS = {"PACS": (SR, SC), "REPORTS": (SR,)}
+
+
+def lease(database: Database, owner: str = "worker") -> None:
+    with database.write() as session:
+        locked_exam(session, STUDY, NOW).status = "ready"
+    assert lease_exam(database, STUDY, owner, NOW, 60)
+
+
+def store(database: Database, *, number: int = 1, content: str = "a", owner: str = "worker") -> int | None:
+    return store_reading(
+        database,
+        owner,
+        a_reading(number=number, content=content),
+        [a_result(SR, number=number), a_result(SC, number=number + 10)],
+        DESTINATIONS,
+        prediction={"exam_probability": 0.25},
+        seconds={"infer": 0.5},
+        now=NOW,
+    )
+
+
+def status_of(database: Database) -> ExamStatus:
+    record = exam_record(database, STUDY)
+    assert record is not None
+    return record.status
+
+
+def test_a_reading_is_stored_with_its_results_and_deliveries(database: Database) -> None:
+    lease(database)
+    assert next_reading_number(database, STUDY) == 1
+    reading_id = store(database)
+    assert reading_id is not None
+    stored = stored_reading(database, reading_id)
+    assert stored is not None
+    assert stored.results == (a_result(SR), a_result(SC, number=11))
+    assert (stored.read_at, stored.prediction, stored.seconds) == (NOW, {"exam_probability": 0.25}, {"infer": 0.5})
+    assert stored.selection == a_reading().selection
+    assert [(d.destination, d.kind) for d in deliveries_of(database, STUDY)] == [
+        ("PACS", SR),
+        ("REPORTS", SR),
+        ("PACS", SC),
+    ]
+    assert status_of(database) == ExamStatus.READ
+
+
+def test_the_same_reading_is_never_stored_twice(database: Database) -> None:
+    lease(database)
+    first = store(database)
+    lease(database)
+    stored = stored_identity(database, a_reading())
+    assert stored is not None
+    assert store(database, number=2) == first == stored.id
+    assert len(readings_of(database, STUDY)) == 1
+    assert status_of(database) == ExamStatus.READ
+
+
+def test_a_new_choice_supersedes(database: Database) -> None:
+    lease(database)
+    first = store(database)
+    lease(database)
+    assert stored_identity(database, a_reading(content="b")) is None
+    assert next_reading_number(database, STUDY) == 2
+    store(database, number=2, content="b")
+    assert [reading.supersedes_id for reading in readings_of(database, STUDY)] == [None, first]
+
+
+def test_who_lost_the_lease_stores_nothing(database: Database) -> None:
+    lease(database)
+    assert lease_exam(database, STUDY, "second", NOW + timedelta(seconds=60), 60)
+    assert store(database) is None
+    assert readings_of(database, STUDY) == ()
+    assert status_of(database) == ExamStatus.READING
+
+
+def test_images_that_changed_meanwhile_discard_the_reading(database: Database) -> None:
+    lease(database)
+    with database.write() as session:
+        locked_exam(session, STUDY, NOW).next_status = "ready"
+    assert store(database) is None
+    assert readings_of(database, STUDY) == ()
+    assert status_of(database) == ExamStatus.READY
+
+
+def test_no_reading_of_that_id(database: Database) -> None:
+    assert stored_reading(database, 4711) is None
