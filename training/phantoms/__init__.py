@@ -1,5 +1,6 @@
 """Phantom mammograms: exams made from a seed, with truth masks and report sentences. No patient stands behind them."""
 
+from training.phantoms.dicom import view_dataset, write_dicom
 from training.phantoms.exam import (
     CALIBRATION_SEED,
     GENERATOR_VERSION,
@@ -22,4 +23,6 @@ __all__ = [
     "Truth",
     "make_exam",
     "render_view",
+    "view_dataset",
+    "write_dicom",
 ]

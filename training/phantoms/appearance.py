@@ -85,7 +85,7 @@ def _spokes(
     rng: np.random.Generator, centre: Point, inner: float, outer: float, count: int, opacity: float
 ) -> Table:
     """Lines out of a centre that fade outwards."""
-    angle = (np.arange(count) + rng.uniform(-0.35, 0.35, count)) * 2 * np.pi / count
+    angle = (np.arange(count) + rng.uniform(-0.9, 0.9, count)) * 2 * np.pi / count
     start = inner * rng.uniform(0.7, 1.1, count)
     end = start + (outer - inner) * rng.uniform(0.6, 1.5, count)
     bent = angle + rng.normal(0.0, 0.12, count)
@@ -142,7 +142,7 @@ def _casts(rng: np.random.Generator, x: Table, y: Table, turn: float, sizes: Tab
 
 def _distortion(rng: np.random.Generator, subtype: str, centre: Point, size: float, contrast: float) -> Shapes:
     region = Star(*centre, 0.36 * size)
-    count = int(rng.integers(18, 30))
+    count = int(rng.integers(12, 26))
     lines = _spokes(rng, centre, 1.5, 0.5 * size, count, 0.13 * contrast)
     pulled = Blob(Star(*centre, 0.22 * size), -0.03 * contrast, 0.15 * size, 0.5)
     if subtype != "scar with clips":

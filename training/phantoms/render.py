@@ -106,7 +106,7 @@ def _objects(exam: PhantomExam, view: View, projection: Projection) -> list[tupl
 def _raise_nipple(depth: FloatArray, opacity: FloatArray, projection: Projection, pixel_mm: float) -> None:
     """Joins a disc to the outline at the nipple, in place."""
     radius = projection.nipple_radius_mm
-    x, y = projection.depth_mm - 0.35 * radius, projection.nipple_y_mm
+    x, y = projection.depth_mm - 0.6 * radius, projection.nipple_y_mm
     top, bottom = int((y - 2 * radius) / pixel_mm), int((y + 2 * radius) / pixel_mm)
     left, right = int((x - 2 * radius) / pixel_mm), int((x + 2 * radius) / pixel_mm)
     part = (slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0)))
@@ -116,7 +116,7 @@ def _raise_nipple(depth: FloatArray, opacity: FloatArray, projection: Projection
     columns = (np.arange(part[1].start, part[1].start + depth[part].shape[1], dtype=np.float32) + 0.5) * pixel_mm
     disc = np.float32(radius) - np.hypot(columns[None, :] - np.float32(x), rows[:, None] - np.float32(y))
     disc = disc.astype(np.float32)
-    opacity[part] += 0.16 * np.clip(disc / 2.0, 0.0, 1.0)
+    opacity[part] += 0.10 * np.clip(disc / 2.0, 0.0, 1.0)
     depth[part] = np.maximum(depth[part], disc)
 
 

@@ -1,0 +1,191 @@
+"""How hard the phantoms are for what should fail: image statistics, a frozen ImageNet trunk, one view of a pair.
+
+Run as `python -m training.phantoms.difficulty`; it prints an AUC for each finding. Folds are by exam.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from node.mammography.findings import FindingKind
+from node.mammography.views import RCC, STANDARD_VIEWS, Laterality
+from training.phantoms.exam import GENERATOR_VERSION, VALIDATION_SEED, PhantomExam, make_exam
+from training.phantoms.render import RenderedView, render_view
+from training.phantoms.texture import resample
+
+PIXEL_MM = 0.28
+PROBE_ROWS = 760
+FOLDS = 5
+
+Values = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One view: statistics, a small picture for the probe, what it shows, and its exam."""
+
+    statistics: Values
+    picture: FloatArray
+    findings: frozenset[FindingKind]
+    exam: int
+
+
+def auc(logits: Values, positive: npt.NDArray[np.bool_]) -> float:
+    """Area under the ROC curve by ranks, ties shared."""
+    order = np.argsort(logits, kind="stable")
+    ranks = np.empty(len(logits))
+    values, inverse, counts = np.unique(logits[order], return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks[order] = (last - (counts - 1) / 2.0)[inverse]
+    n = int(positive.sum())
+    rest = len(logits) - n
+    return float((ranks[positive].sum() - n * (n + 1) / 2.0) / (n * rest))
+
+
+def fit_logistic(x: Values, y: Values, penalty: float) -> Values:
+    """Weights of a ridge-penalised logistic regression by Newton steps; the last weight is the bias."""
+    design = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    ridge = np.full(design.shape[1], penalty)
+    ridge[-1] = 1e-6
+    weights = np.zeros(design.shape[1])
+    for _ in range(12):
+        p = 1.0 / (1.0 + np.exp(-np.clip(design @ weights, -30, 30)))
+        slope = design.T @ (p - y) + ridge * weights
+        curve = (design * (p * (1 - p))[:, None]).T @ design + np.diag(ridge)
+        weights -= np.linalg.solve(curve, slope)
+    return weights
+
+
+def cross_validated_auc(x: Values, positive: npt.NDArray[np.bool_], exam: npt.NDArray[np.int_], penalty: float) -> float:
+    """AUC of logits predicted on held-out exams, FOLDS folds, inputs standardised on the training folds."""
+    logits = np.zeros(len(x))
+    for fold in range(FOLDS):
+        held = exam % FOLDS == fold
+        mean, spread = x[~held].mean(axis=0), x[~held].std(axis=0) + 1e-9
+        weights = fit_logistic((x[~held] - mean) / spread, positive[~held].astype(float), penalty)
+        scaled = (x[held] - mean) / spread
+        logits[held] = scaled @ weights[:-1] + weights[-1]
+    return auc(logits, positive)
+
+
+def image_statistics(pixels: FloatArray) -> Values:
+    """Grey levels, and at six octaves of a difference of Gaussians its spread, extremes and tails, in the breast."""
+    pixels = pixels[: pixels.shape[0] // 32 * 32, : pixels.shape[1] // 32 * 32]
+    inside = ndimage.distance_transform_edt(pixels[::4, ::4] > 0.05) > 3
+    inside = np.kron(inside, np.ones((4, 4), dtype=np.bool_))
+    grey = pixels[inside]
+    if grey.size < 100:
+        return np.zeros(5 + 9 + 6 * 8)
+    values = [grey.mean(), grey.std(), _skew(grey), _kurtosis(grey), inside.mean()]
+    values += list(np.percentile(grey, (1, 5, 10, 25, 50, 75, 90, 95, 99)))
+    level, mask = pixels, inside
+    for _ in range(6):
+        band = (level - ndimage.gaussian_filter(level, 1.2, truncate=2.5))[mask]
+        tails = [(band > k * band.std()).mean() for k in (3.0, 5.0, 8.0)]
+        values += [band.std(), band.max(), band.min(), _skew(band), _kurtosis(band), *tails]
+        level = 0.25 * (level[::2, ::2] + level[1::2, ::2] + level[::2, 1::2] + level[1::2, 1::2])
+        mask = mask[::2, ::2]
+    return np.asarray(values, dtype=np.float64)
+
+
+def _skew(x: FloatArray) -> float:
+    centred = x - x.mean()
+    return float((centred**3).mean() / (centred.std() ** 3 + 1e-12))
+
+
+def _kurtosis(x: FloatArray) -> float:
+    centred = x - x.mean()
+    return float((centred**4).mean() / (centred.std() ** 4 + 1e-12))
+
+
+def unmirrored(view: RenderedView) -> FloatArray:
+    """The pixels with the chest wall on the left, the half of the detector that can hold a breast."""
+    pixels = view.pixels[:, ::-1] if view.view.laterality is Laterality.RIGHT else view.pixels
+    return np.ascontiguousarray(pixels[:, : round(143.36 / view.pixel_mm)])
+
+
+def samples(exams: Sequence[PhantomExam]) -> Iterator[Sample]:
+    """Every view of the exams."""
+    for number, exam in enumerate(exams):
+        for view in STANDARD_VIEWS:
+            rendered = render_view(exam, view, PIXEL_MM)
+            pixels = unmirrored(rendered)
+            step = PIXEL_MM * pixels.shape[0] / PROBE_ROWS
+            picture = resample(pixels, PIXEL_MM, PROBE_ROWS, round(pixels.shape[1] * PIXEL_MM / step), step)
+            shown = frozenset(t.finding for t in rendered.truth if t.finding is not None)
+            yield Sample(image_statistics(pixels), picture, shown, number)
+
+
+def probe_features(pictures: Sequence[FloatArray], batch: int = 8) -> Values:
+    """What the frozen ImageNet trunk (lite0) says of each picture: mean and maximum of its last maps, 256 principal components."""
+    import torch
+
+    from training.efficientnet import EfficientNet, load_imagenet_lite0
+
+    trunk = EfficientNet("lite0", channels=1, padding="static").eval()
+    load_imagenet_lite0(trunk)
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(pictures), batch):
+            grey = torch.from_numpy(np.stack(pictures[start : start + batch]))[:, None]
+            maps = trunk((grey * 255.0 - 127.0) / 128.0)
+            found.append(torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1).double().numpy())
+    features = np.concatenate(found)
+    centred = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-9)
+    left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
+    return np.asarray(left[:, :256] * lengths[:256])
+
+
+def measure(count: int, first_seed: int, probe: bool) -> dict[str, dict[str, float]]:
+    """AUC by finding of the statistics and, where asked, of the frozen trunk, over `count` exams."""
+    rows = list(samples([make_exam(first_seed + i) for i in range(count)]))
+    exam = np.array([row.exam for row in rows])
+    inputs = {"statistics": (np.stack([row.statistics for row in rows]), 3.0)}
+    if probe:
+        inputs["imagenet probe"] = (probe_features([row.picture for row in rows]), 30.0)
+    table: dict[str, dict[str, float]] = {}
+    for finding in FindingKind:
+        positive = np.array([finding in row.findings for row in rows])
+        table[finding.value] = {
+            name: cross_validated_auc(x, positive, exam, penalty) for name, (x, penalty) in inputs.items()
+        }
+        table[finding.value]["views with"] = float(positive.sum())
+    return table
+
+
+def measure_pairs(count: int, first_seed: int) -> dict[str, float]:
+    """AUC of the statistics of one view alone (RCC) on the pairs that need two views."""
+    from training.phantoms.pairs import make_asymmetry_pair, make_mass_pair
+
+    found = {}
+    for name, make in {"mass against shadow": make_mass_pair, "asymmetry against symmetric": make_asymmetry_pair}.items():
+        rows = []
+        for i in range(count):
+            rows += [image_statistics(unmirrored(render_view(e, RCC, PIXEL_MM))) for e in make(first_seed + i)]
+        positive = np.tile(np.array([True, False]), count)
+        found[name] = cross_validated_auc(np.stack(rows), positive, np.repeat(np.arange(count), 2), 30.0)
+    return found
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--exams", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=VALIDATION_SEED + 500_000)
+    parser.add_argument("--no-probe", action="store_true")
+    parser.add_argument("--pairs", type=int, default=0)
+    chosen = parser.parse_args()
+    print(f"generator {GENERATOR_VERSION}, {chosen.exams} exams from seed {chosen.seed}")
+    for finding, row in measure(chosen.exams, chosen.seed, not chosen.no_probe).items():
+        print(finding, {name: round(value, 3) for name, value in row.items()})
+    if chosen.pairs:
+        print({name: round(value, 3) for name, value in measure_pairs(chosen.pairs, chosen.seed).items()})
+
+
+if __name__ == "__main__":
+    main()
