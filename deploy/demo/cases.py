@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.mammography.findings import Box
-from node.mammography.views import Laterality
+from node.mammography.views import Laterality, View
 
 READ = "read"
 SKIPPED = "skipped"
@@ -30,6 +30,9 @@ class Expected:
     reason: str = ""
 
 
+SHOULD_BE_READ = Expected(READ)
+
+
 @dataclass(frozen=True, slots=True)
 class DemoExam:
     """One exam as the modality sends it. `files` are Part 10 files in the order of sending."""
@@ -41,6 +44,8 @@ class DemoExam:
     truth: str
     study_instance_uid: str
     files: tuple[Path, ...]
+    views: tuple[View, ...]
+    """What each file shows; empty where it is no mammogram."""
     expected: Expected
     malignant: tuple[Laterality, ...] = ()
     """Breasts that hold a malignancy."""

@@ -25,6 +25,7 @@ def chest_exam(run: Run) -> DemoExam:
         "no mammogram",
         run.uid(key, "study"),
         (path,),
+        (),
         Expected(SKIPPED, "no mammogram"),
     )
 

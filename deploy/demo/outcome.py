@@ -1,0 +1,109 @@
+"""What became of an exam, whether that is as it should be, and how it compares with the truth. Pure functions."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deploy.demo.cases import READ, DemoExam, TruthBox
+from node.mammography.findings import Box
+
+REQUIRED_KINDS = ("SR", "SC")
+"""Every reading brings these; a SEG comes only where something was marked."""
+KINDS = {
+    "1.2.840.10008.5.1.4.1.1.88.34": "SR",
+    "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
+    "1.2.840.10008.5.1.4.1.1.7": "SC",
+    "1.2.840.10008.5.1.4.1.1.7.4": "SC",
+}
+"""SOP class of a result to its kind: Comprehensive 3D SR, Segmentation, Secondary Capture (single and multi-frame)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A region that the node marked in one view, in stored pixels."""
+
+    view: str
+    finding: str
+    probability: float
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the node says of one exam. Probabilities are None where not assessed."""
+
+    status: str = ""
+    reason: str = ""
+    exam_probability: float | None = None
+    right: float | None = None
+    left: float | None = None
+    marks: tuple[Mark, ...] = ()
+    undelivered: tuple[str, ...] = ()
+    """Results that did not reach the PACS, with the reason."""
+    delivered: int = 0
+    promised: int = 0
+    """Results that are to be delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One exam from the first image to what the PACS holds."""
+
+    exam: DemoExam
+    answer: Answer
+    held: tuple[str, ...]
+    """Kinds of object that the PACS holds of the study."""
+    seconds: float | None
+    """From the answer to the last image to the last result in the PACS."""
+    problems: tuple[str, ...] = ()
+
+    @property
+    def as_it_should(self) -> bool:
+        """Nothing is wrong."""
+        return not self.problems
+
+
+def problems_of(exam: DemoExam, answer: Answer, held: Sequence[str], unreadable: Sequence[str]) -> tuple[str, ...]:
+    """What is not as it should be, in words; whether a lesion was found is no part of it."""
+    found = list(unreadable)
+    if answer.status != exam.expected.status:
+        said = f" ({answer.reason})" if answer.reason else ""
+        found.append(f"ended as {answer.status or 'unknown to the node'}{said}, expected: {exam.expected.status}")
+    elif not re.search(re.escape(exam.expected.reason), answer.reason):
+        found.append(f"the reason is {answer.reason!r}, expected: {exam.expected.reason!r}")
+    if exam.expected.status == READ:
+        wanted = REQUIRED_KINDS + (("SEG",) if answer.marks else ())
+        found += [f"the PACS holds no {kind}" for kind in wanted if kind not in held]
+        found += [f"not delivered: {problem}" for problem in answer.undelivered]
+    return tuple(found)
+
+
+def hits(exam: DemoExam, marks: Sequence[Mark]) -> list[tuple[TruthBox, bool]]:
+    """Each lesion's box, and whether a marked region of its view lies on it."""
+    return [(truth, any(m.view == truth.view and is_on(m.box, truth.box) for m in marks)) for truth in exam.lesions]
+
+
+def marks_elsewhere(exam: DemoExam, marks: Sequence[Mark]) -> int:
+    """How many marked regions lie on no lesion."""
+    return sum(not any(m.view == t.view and is_on(m.box, t.box) for t in exam.lesions) for m in marks)
+
+
+def is_on(marked: Box, truth: Box) -> bool:
+    """The centre of one box lies in the other."""
+    return _holds(truth, *_centre(marked)) or _holds(marked, *_centre(truth))
+
+
+def summary_of_kinds(held: Sequence[str]) -> str:
+    """For example "SR 1, SEG 2, SC 1"."""
+    counts = Counter(held)
+    order = [kind for kind in ("SR", "SEG", "SC") if counts[kind]] + sorted(set(counts) - {"SR", "SEG", "SC"})
+    return ", ".join(f"{kind} {counts[kind]}" for kind in order) or "nothing"
+
+
+def _centre(box: Box) -> tuple[float, float]:
+    return (box.left + box.right) / 2, (box.top + box.bottom) / 2
+
+
+def _holds(box: Box, x: float, y: float) -> bool:
+    return box.left <= x <= box.right and box.top <= y <= box.bottom
