@@ -186,7 +186,7 @@ def _strands(keys: tuple[int, ...], own: int, projection: Projection) -> FloatAr
     angle = np.arctan2(dy, dx)
     coordinates = np.stack([radius * np.float32(0.30 / GRID_MM), angle * np.float32(60.0 / GRID_MM)])
     drawn = ndimage.map_coordinates(tile, coordinates, order=1, mode="grid-wrap", output=np.float32)
-    ducts = np.exp(-np.abs(drawn) * np.float32(5.5))
+    ducts = np.exp(-np.abs(drawn) * np.float32(5.5)) * smoothstep(radius, 8.0, 36.0)
     comb = np.tile(tile, (GRID_ROWS // side, GRID_COLUMNS // side))[:, ::-1]
     ligaments = np.exp(-np.abs(comb) * np.float32(6.5))
     return np.asarray(0.75 * ducts + 0.55 * ligaments, dtype=np.float32)
