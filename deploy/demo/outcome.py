@@ -41,9 +41,17 @@ class Answer:
     marks: tuple[Mark, ...] = ()
     undelivered: tuple[str, ...] = ()
     """Results that did not reach the PACS, with the reason."""
-    delivered: int = 0
     promised: int = 0
     """Results that are to be delivered."""
+    delivered_kinds: tuple[str, ...] = ()
+    """Kinds of result that the PACS has answered with success."""
+    last_delivery: float | None = None
+    """Time of the last of them, seconds since the epoch."""
+    model: str = ""
+    """Which model read, in words."""
+    calibrated_on_patients: bool = False
+    capture: str = ""
+    """Path of the node's own copy of the Secondary Capture, below its data folder or absolute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +115,16 @@ def _centre(box: Box) -> tuple[float, float]:
 
 def _holds(box: Box, x: float, y: float) -> bool:
     return box.left <= x <= box.right and box.top <= y <= box.bottom
+
+
+def model_words(outcomes: Sequence[Outcome]) -> str:
+    """The models that read, in words."""
+    return "; ".join(dict.fromkeys(o.answer.model for o in outcomes if o.answer.model)) or "none has read"
+
+
+def number_words(outcomes: Sequence[Outcome]) -> str:
+    """What the numbers of the readings are."""
+    read = [outcome.answer for outcome in outcomes if outcome.answer.status == READ]
+    if read and all(answer.calibrated_on_patients for answer in read):
+        return "calibrated probability of malignancy in each breast, 0 to 1"
+    return "suspicion index of each breast, 0 to 1, calibrated on phantoms: no probability of cancer"
