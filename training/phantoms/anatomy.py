@@ -88,7 +88,7 @@ class Projection:
         xs, ys = np.meshgrid(x_mm, y_mm)
         distance, _ = tree.query(np.stack([xs.ravel(), ys.ravel()], axis=1))
         inside = xs < self.skin_x(np.asarray(y_mm, dtype=np.float64))[:, None]
-        return np.where(inside, distance.reshape(xs.shape), -distance.reshape(xs.shape)).astype(np.float32)
+        return np.asarray(np.where(inside, distance.reshape(xs.shape), -distance.reshape(xs.shape)), dtype=np.float32)
 
     def margin(self, x_mm: float, y_mm: float) -> float:
         """Roughly how far inside the breast and the field a point lies, in mm; negative outside."""

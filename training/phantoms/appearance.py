@@ -81,9 +81,7 @@ def _mass(rng: np.random.Generator, subtype: str, centre: Point, size: float, co
     return Shapes(star, (body,), lines=lines)
 
 
-def _spokes(
-    rng: np.random.Generator, centre: Point, inner: float, outer: float, count: int, opacity: float
-) -> Table:
+def _spokes(rng: np.random.Generator, centre: Point, inner: float, outer: float, count: int, opacity: float) -> Table:
     """Lines out of a centre that fade outwards."""
     angle = (np.arange(count) + rng.uniform(-0.9, 0.9, count)) * 2 * np.pi / count
     start = inner * rng.uniform(0.7, 1.1, count)
@@ -218,6 +216,11 @@ def _vessel(
     knots = np.arange(steps + 1)
     wall = 0.45 * width * rng.choice((-1.0, 1.0), count) + rng.normal(0, 0.15, count)
     turn = np.interp(along, knots[:-1], headings) + 0.5 * np.pi
-    speck_x, speck_y = np.interp(along, knots, x) + wall * np.cos(turn), np.interp(along, knots, y) + wall * np.sin(turn)
+    speck_x, speck_y = (
+        np.interp(along, knots, x) + wall * np.cos(turn),
+        np.interp(along, knots, y) + wall * np.sin(turn),
+    )
     opacity = 0.62 * contrast * rng.uniform(0.5, 1.5, count)
-    return Shapes(region, specks=np.stack([speck_x, speck_y, rng.uniform(0.22, 0.6, count), opacity], axis=1), lines=lines)
+    return Shapes(
+        region, specks=np.stack([speck_x, speck_y, rng.uniform(0.22, 0.6, count), opacity], axis=1), lines=lines
+    )

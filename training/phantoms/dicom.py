@@ -214,6 +214,6 @@ def _add_pixels(dataset: Dataset, rendered: RenderedView, for_processing: bool, 
 def _stored_values(display: npt.NDArray[np.float32], for_processing: bool, monochrome1: bool) -> npt.NDArray[np.uint16]:
     """12-bit values: display values, their inverse, or the exposure behind them (air is brightest there)."""
     if for_processing:
-        return np.round(np.float32(_GREATEST) * np.exp(np.float32(-3.0) * display)).astype("<u2")
+        return np.asarray(np.round(np.float32(_GREATEST) * np.exp(np.float32(-3.0) * display)), dtype="<u2")
     values = np.round(display * np.float32(_GREATEST)).astype("<u2")
-    return (_GREATEST - values).astype("<u2") if monochrome1 else values
+    return np.asarray(_GREATEST - values if monochrome1 else values, dtype="<u2")

@@ -4,7 +4,7 @@ Run as `python -m training.phantoms.difficulty`; it prints an AUC for each findi
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy import ndimage
 from node.mammography.findings import FindingKind
 from node.mammography.views import RCC, STANDARD_VIEWS, Laterality
 from training.phantoms.exam import GENERATOR_VERSION, VALIDATION_SEED, PhantomExam, make_exam
+from training.phantoms.pairs import make_asymmetry_pair, make_mass_pair
 from training.phantoms.render import RenderedView, render_view
 from training.phantoms.texture import resample
 
@@ -25,12 +26,16 @@ Values = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.float32]
 
 
+Probe = Callable[[Sequence[FloatArray]], Values]
+"""From pictures of one size to their features, (pictures, features)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One view: statistics, a small picture for the probe, what it shows, and its exam."""
+    """One view: its statistics, the probe's features (none without a probe), what it shows, and its exam."""
 
     statistics: Values
-    picture: FloatArray
+    features: Values
     findings: frozenset[FindingKind]
     exam: int
 
@@ -39,7 +44,7 @@ def auc(logits: Values, positive: npt.NDArray[np.bool_]) -> float:
     """Area under the ROC curve by ranks, ties shared."""
     order = np.argsort(logits, kind="stable")
     ranks = np.empty(len(logits))
-    values, inverse, counts = np.unique(logits[order], return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(logits[order], return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     ranks[order] = (last - (counts - 1) / 2.0)[inverse]
     n = int(positive.sum())
@@ -61,7 +66,9 @@ def fit_logistic(x: Values, y: Values, penalty: float) -> Values:
     return weights
 
 
-def cross_validated_auc(x: Values, positive: npt.NDArray[np.bool_], exam: npt.NDArray[np.int_], penalty: float) -> float:
+def cross_validated_auc(
+    x: Values, positive: npt.NDArray[np.bool_], exam: npt.NDArray[np.int_], penalty: float
+) -> float:
     """AUC of logits predicted on held-out exams, FOLDS folds, inputs standardised on the training folds."""
     logits = np.zeros(len(x))
     for fold in range(FOLDS):
@@ -109,45 +116,50 @@ def unmirrored(view: RenderedView) -> FloatArray:
     return np.ascontiguousarray(pixels[:, : round(143.36 / view.pixel_mm)])
 
 
-def samples(exams: Sequence[PhantomExam]) -> Iterator[Sample]:
-    """Every view of the exams."""
-    for number, exam in enumerate(exams):
-        for view in STANDARD_VIEWS:
-            rendered = render_view(exam, view, PIXEL_MM)
-            pixels = unmirrored(rendered)
-            step = PIXEL_MM * pixels.shape[0] / PROBE_ROWS
-            picture = resample(pixels, PIXEL_MM, PROBE_ROWS, round(pixels.shape[1] * PIXEL_MM / step), step)
-            shown = frozenset(t.finding for t in rendered.truth if t.finding is not None)
-            yield Sample(image_statistics(pixels), picture, shown, number)
+def exam_samples(number: int, exam: PhantomExam, probe: Probe | None) -> list[Sample]:
+    """The four views of an exam."""
+    rendered = [render_view(exam, view, PIXEL_MM) for view in STANDARD_VIEWS]
+    pixels = [unmirrored(view) for view in rendered]
+    step = PIXEL_MM * pixels[0].shape[0] / PROBE_ROWS
+    columns = round(pixels[0].shape[1] * PIXEL_MM / step)
+    pictures = [resample(picture, PIXEL_MM, PROBE_ROWS, columns, step) for picture in pixels]
+    features = probe(pictures) if probe else np.zeros((len(pictures), 0))
+    shown = [frozenset(t.finding for t in view.truth if t.finding is not None) for view in rendered]
+    return [Sample(image_statistics(pixels[i]), features[i], shown[i], number) for i in range(len(rendered))]
 
 
-def probe_features(pictures: Sequence[FloatArray], batch: int = 8) -> Values:
-    """What the frozen ImageNet trunk (lite0) says of each picture: mean and maximum of its last maps, 256 principal components."""
+def imagenet_probe() -> Probe:
+    """The frozen ImageNet trunk (lite0): mean and maximum of its last maps."""
     import torch
 
     from training.efficientnet import EfficientNet, load_imagenet_lite0
 
     trunk = EfficientNet("lite0", channels=1, padding="static").eval()
     load_imagenet_lite0(trunk)
-    found = []
-    with torch.inference_mode():
-        for start in range(0, len(pictures), batch):
-            grey = torch.from_numpy(np.stack(pictures[start : start + batch]))[:, None]
-            maps = trunk((grey * 255.0 - 127.0) / 128.0)
-            found.append(torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1).double().numpy())
-    features = np.concatenate(found)
-    centred = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-9)
+
+    def features(pictures: Sequence[FloatArray]) -> Values:
+        with torch.inference_mode():
+            maps = trunk((torch.from_numpy(np.stack(pictures))[:, None] * 255.0 - 127.0) / 128.0)
+            pooled = torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
+        return np.asarray(pooled.double().numpy())
+
+    return features
+
+
+def principal_components(x: Values, count: int) -> Values:
+    """The first components of standardised columns; labels are not used."""
+    centred = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-9)
     left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
-    return np.asarray(left[:, :256] * lengths[:256])
+    return np.asarray(left[:, :count] * lengths[:count])
 
 
-def measure(count: int, first_seed: int, probe: bool) -> dict[str, dict[str, float]]:
-    """AUC by finding of the statistics and, where asked, of the frozen trunk, over `count` exams."""
-    rows = list(samples([make_exam(first_seed + i) for i in range(count)]))
+def measure(count: int, first_seed: int, probe: Probe | None) -> dict[str, dict[str, float]]:
+    """AUC by finding of the statistics and, where given, of the frozen trunk, over `count` exams."""
+    rows = [row for i in range(count) for row in exam_samples(i, make_exam(first_seed + i), probe)]
     exam = np.array([row.exam for row in rows])
-    inputs = {"statistics": (np.stack([row.statistics for row in rows]), 3.0)}
+    inputs = {"statistics": (np.stack([row.statistics for row in rows]), 10.0)}
     if probe:
-        inputs["imagenet probe"] = (probe_features([row.picture for row in rows]), 30.0)
+        inputs["imagenet probe"] = (principal_components(np.stack([row.features for row in rows]), 256), 100.0)
     table: dict[str, dict[str, float]] = {}
     for finding in FindingKind:
         positive = np.array([finding in row.findings for row in rows])
@@ -160,10 +172,11 @@ def measure(count: int, first_seed: int, probe: bool) -> dict[str, dict[str, flo
 
 def measure_pairs(count: int, first_seed: int) -> dict[str, float]:
     """AUC of the statistics of one view alone (RCC) on the pairs that need two views."""
-    from training.phantoms.pairs import make_asymmetry_pair, make_mass_pair
-
     found = {}
-    for name, make in {"mass against shadow": make_mass_pair, "asymmetry against symmetric": make_asymmetry_pair}.items():
+    for name, make in {
+        "mass against shadow": make_mass_pair,
+        "asymmetry against symmetric": make_asymmetry_pair,
+    }.items():
         rows = []
         for i in range(count):
             rows += [image_statistics(unmirrored(render_view(e, RCC, PIXEL_MM))) for e in make(first_seed + i)]
@@ -180,8 +193,9 @@ def main() -> None:
     parser.add_argument("--no-probe", action="store_true")
     parser.add_argument("--pairs", type=int, default=0)
     chosen = parser.parse_args()
+    probe = None if chosen.no_probe else imagenet_probe()
     print(f"generator {GENERATOR_VERSION}, {chosen.exams} exams from seed {chosen.seed}")
-    for finding, row in measure(chosen.exams, chosen.seed, not chosen.no_probe).items():
+    for finding, row in measure(chosen.exams, chosen.seed, probe).items():
         print(finding, {name: round(value, 3) for name, value in row.items()})
     if chosen.pairs:
         print({name: round(value, 3) for name, value in measure_pairs(chosen.pairs, chosen.seed).items()})

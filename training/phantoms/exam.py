@@ -1,4 +1,4 @@
-"""A phantom exam: a woman, what stands in her breasts, and what a report would say. Everything follows from the seed."""
+"""A phantom exam: a woman, what stands in her breasts, what a report would say. Everything follows from the seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,9 +96,7 @@ def draw_site(exam: PhantomExam, side: Laterality, margin_mm: float, rng: np.ran
     best, best_margin = None, -np.inf
     for _ in range(40):
         site = _propose(exam.woman.depth_mm, rng)
-        margin = min(
-            p.margin(*p.locate(site.nipple_distance_mm, site.angle_in(p.position))) for p in projections
-        )
+        margin = min(p.margin(*p.locate(site.nipple_distance_mm, site.angle_in(p.position))) for p in projections)
         if best is None or margin > best_margin:
             best, best_margin = site, margin
         if best_margin >= margin_mm:
@@ -153,13 +151,11 @@ _DISTRACTOR_SIZES = {
 """Least and greatest extent in mm."""
 
 
-def _draw_distractor(
-    exam: PhantomExam, kind: DistractorKind, side: Laterality, rng: np.random.Generator
-) -> Distractor:
+def _draw_distractor(exam: PhantomExam, kind: DistractorKind, side: Laterality, rng: np.random.Generator) -> Distractor:
     size = float(rng.uniform(*_DISTRACTOR_SIZES[kind]))
     site = draw_site(exam, side, 5.0, rng)
     contrast = float(np.exp(rng.normal(0.0, 0.25)))
-    positions = _BOTH
+    positions: tuple[ViewPosition, ...] = _BOTH
     if kind is DistractorKind.SUMMATION_SHADOW:
         positions = (_BOTH[int(rng.integers(2))],)
     return Distractor(kind, side, site, size, contrast, int(rng.integers(2**31)), positions)

@@ -88,7 +88,7 @@ class Site:
     upper: float
 
     def angle_in(self, position: ViewPosition) -> float:
-        """Angle off the nipple's axis in one projection; the top of a CC is outer, of an MLO upper and a little outer."""
+        """Angle off the nipple axis in one projection; a CC's top is outer, an MLO's is upper and a bit outer."""
         return -self.outer if position is ViewPosition.CC else -(0.85 * self.upper + 0.35 * self.outer)
 
     @property
@@ -133,7 +133,7 @@ class Lesion:
 
 @dataclass(frozen=True, slots=True)
 class Distractor:
-    """Something that is no lesion. `positions` names the projections that show it; `like` is the mass a shadow imitates."""
+    """Something that is no lesion. `positions`: the projections that show it; `like`: the mass a shadow imitates."""
 
     kind: DistractorKind
     laterality: Laterality

@@ -39,7 +39,14 @@ def make_mass_pair(seed: int) -> tuple[PhantomExam, PhantomExam]:
     for where, position in ((first, ViewPosition.CC), (_other(first), ViewPosition.MLO)):
         place, size = draw_site(with_shadows, where, 8.0, rng), draw_size(rng, kind)
         shadow = Distractor(
-            DistractorKind.SUMMATION_SHADOW, where, place, size, _contrast(rng), int(rng.integers(2**31)), (position,), kind
+            DistractorKind.SUMMATION_SHADOW,
+            where,
+            place,
+            size,
+            _contrast(rng),
+            int(rng.integers(2**31)),
+            (position,),
+            kind,
         )
         shadows.append(shadow)
     return (

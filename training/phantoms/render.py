@@ -57,7 +57,7 @@ class RenderedView:
         """All lesions of one kind together, bool (rows, columns)."""
         masks = [truth.mask for truth in self.truth if truth.finding is finding]
         empty = np.zeros(self.pixels.shape, dtype=np.bool_)
-        return np.logical_or.reduce([empty, *masks])
+        return np.asarray(np.logical_or.reduce([empty, *masks]), dtype=np.bool_)
 
 
 def render_view(
@@ -157,11 +157,10 @@ def _truth(
     patch = patch & (depth[frame.slices] > 0)
     if not patch.any():
         return None
-    lesion = isinstance(thing, Lesion)
     index = exam.lesions.index(thing) if isinstance(thing, Lesion) else exam.distractors.index(thing)
     return Truth(
         finding=thing.finding if isinstance(thing, Lesion) else None,
-        malignant=lesion and thing.malignant,
+        malignant=isinstance(thing, Lesion) and thing.malignant,
         index=index,
         patch=patch,
         top=frame.top,

@@ -42,7 +42,7 @@ def exam_sentences(lesions: Sequence[Lesion]) -> tuple[str, ...]:
 
 
 def view_sentences(lesions: Sequence[Lesion], view: View) -> tuple[str, ...]:
-    """The lesions of the view's breast without side words; upper or lower only in an MLO, outer or inner only in a CC."""
+    """The view's lesions without side words; upper or lower only in an MLO, outer or inner only in a CC."""
     here = [lesion for lesion in lesions if lesion.laterality is view.laterality]
     if not here:
         return (NEGATIVE_VIEW,)

@@ -1,4 +1,4 @@
-"""Tissue of one view on a fixed grid of 0.28 mm: power-law noise, gland by density class, strands towards the nipple."""
+"""Tissue of one view on a grid of 0.28 mm: power-law noise, gland by density class, strands towards the nipple."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -102,7 +102,7 @@ def smoothstep(values: FloatArray, start: float, end: float) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Tissue:
-    """`opacity`: what gland, strands and muscle add to fat, on the fine grid; `depth`: mm inside the skin, coarse grid."""
+    """`opacity`: what gland, strands and muscle add to fat, fine grid; `depth`: mm inside the skin, coarse grid."""
 
     opacity: FloatArray
     depth: FloatArray
