@@ -1,0 +1,187 @@
+"""What all results have in common: patient and study of the source, our series and equipment, and the bytes."""
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta, timezone
+from io import BytesIO
+
+import pydicom
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from node.errors import EncodeError
+from node.mammography.views import STANDARD_VIEWS, View
+from node.results import codes, uids
+from node.results.ours import MANUFACTURER, contributing_equipment
+from node.results.reading import EncodedResult, Reading, ResultKind, ViewReading
+
+SERIES_NUMBERS: dict[ResultKind, int] = {
+    ResultKind.STRUCTURED_REPORT: 9000,
+    ResultKind.SEGMENTATION: 9001,
+    ResultKind.SECONDARY_CAPTURE: 9002,
+}
+"""High, so that no hanging protocol takes a result for an acquired series."""
+
+DISCLAIMER = "AI research result, not for diagnosis"
+
+_PATIENT_TYPE_2 = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+_STUDY_TYPE_2 = ("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
+_COPIED_WHERE_PRESENT = (
+    "SpecificCharacterSet",
+    "TimezoneOffsetFromUTC",
+    "IssuerOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "OtherPatientIDsSequence",
+    "PatientBirthTime",
+    "EthnicGroup",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "StudyDescription",
+    "IssuerOfAccessionNumberSequence",
+    "LongitudinalTemporalInformationModified",
+)
+
+
+def source_of(view: ViewReading, sources: Mapping[View, Dataset]) -> Dataset:
+    """The data set that `view` was read from. Raises EncodeError where it is not the same instance."""
+    source = sources.get(view.view)
+    if source is None or str(source.get("SOPInstanceUID", "")) != view.sop_instance_uid:
+        raise EncodeError(f"no source data set for {view.view} {view.sop_instance_uid}")
+    return source
+
+
+def new_document(
+    reading: Reading, sources: Mapping[View, Dataset], kind: ResultKind, sop_class_uid: str, view: View | None = None
+) -> Dataset:
+    """Patient, General Study, series, General Equipment and SOP Common modules of one result."""
+    if not reading.views:
+        raise EncodeError(f"reading of study {reading.study_instance_uid} has no views")
+    source = source_of(reading.views[0], sources)
+    dataset = Dataset()
+    _copy_patient_and_study(dataset, source)
+    dataset.StudyInstanceUID = reading.study_instance_uid
+    dataset.SOPClassUID = sop_class_uid
+    dataset.SOPInstanceUID = uids.instance_uid(reading, kind, view)
+    dataset.SeriesInstanceUID = uids.series_uid(reading, kind)
+    dataset.SeriesNumber = SERIES_NUMBERS[kind]
+    dataset.InstanceNumber = 1 if view is None else 1 + STANDARD_VIEWS.index(view)
+    _say_when(dataset, written_at(reading, source))
+    _say_what_made_it(dataset, reading)
+    dataset.CodingSchemeIdentificationSequence = [codes.private_scheme_item()]
+    return dataset
+
+
+def _copy_patient_and_study(dataset: Dataset, source: Dataset) -> None:
+    """As the source has them, element by element: a value that the standard forbids stays what the PACS knows."""
+    for keyword in _COPIED_WHERE_PRESENT:
+        if keyword in source:
+            dataset[keyword] = deepcopy(source[keyword])
+    for keyword in (*_PATIENT_TYPE_2, *_STUDY_TYPE_2):
+        if keyword in source:
+            dataset[keyword] = deepcopy(source[keyword])
+        else:
+            setattr(dataset, keyword, "")
+
+
+def written_at(reading: Reading, source: Dataset) -> datetime:
+    """The reading's time in the source's time zone (0008,0201), or in UTC where it states none.
+
+    One offset counts for all dates and times of an object (PS3.3 C.12.1.1.8), the study's included.
+    """
+    if reading.read_at.tzinfo is None:
+        raise EncodeError(f"reading of study {reading.study_instance_uid} has a time without a zone")
+    return reading.read_at.astimezone(_zone(str(source.get("TimezoneOffsetFromUTC") or "")))
+
+
+def _zone(offset: str) -> timezone:
+    offset = offset.strip()
+    if len(offset) != 5 or offset[0] not in "+-" or not offset[1:].isdigit():
+        return UTC
+    minutes = int(offset[1:3]) * 60 + int(offset[3:])
+    return timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)) if minutes < 1440 else UTC
+
+
+def _say_when(dataset: Dataset, at: datetime) -> None:
+    date, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S.%f")
+    dataset.InstanceCreationDate = dataset.SeriesDate = dataset.ContentDate = date
+    dataset.InstanceCreationTime = dataset.SeriesTime = dataset.ContentTime = time
+
+
+def _say_what_made_it(dataset: Dataset, reading: Reading) -> None:
+    model = reading.model
+    dataset.Manufacturer = MANUFACTURER
+    dataset.ManufacturerModelName = model.name[:64]
+    dataset.DeviceSerialNumber = model.weights_hash[:64]
+    dataset.SoftwareVersions = [model.version[:64], f"encoder {uids.ENCODER_VERSION}"]
+    dataset.ContributingEquipmentSequence = [contributing_equipment(model, reading.read_at)]
+    dataset.ContentQualification = "RESEARCH"
+
+
+def instance_reference(source: Dataset) -> Dataset:
+    """SOP Class and SOP Instance UID of `source` as a reference item."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = source.SOPClassUID
+    item.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    return item
+
+
+def source_image_reference(source: Dataset) -> Dataset:
+    """`source` as an item of Source Image Sequence (0008,2112), with its purpose."""
+    item = instance_reference(source)
+    item.PurposeOfReferenceCodeSequence = [codes.code_item(codes.SOURCE_IMAGE)]
+    return item
+
+
+def series_references(images: Iterable[Dataset], instances_keyword: str) -> list[Dataset]:
+    """`images` grouped by series, as items of Referenced Series Sequence; the inner sequence by its keyword."""
+    by_series: dict[str, list[Dataset]] = {}
+    for image in images:
+        by_series.setdefault(str(image.SeriesInstanceUID), []).append(instance_reference(image))
+    items = []
+    for series_instance_uid, references in by_series.items():
+        item = Dataset()
+        item.SeriesInstanceUID = series_instance_uid
+        setattr(item, instances_keyword, references)
+        items.append(item)
+    return items
+
+
+def images_read(reading: Reading, sources: Mapping[View, Dataset]) -> list[Dataset]:
+    """The source data sets in the order of the views read."""
+    return [source_of(view, sources) for view in reading.views]
+
+
+def copy_lossy_history(dataset: Dataset, images: Iterable[Dataset]) -> None:
+    """Lossy Image Compression (0028,2110): once 01, always 01 (PS3.3 C.7.6.1.1.5), with ratio and method if told."""
+    lossy = [image for image in images if image.get("LossyImageCompression") == "01"]
+    dataset.LossyImageCompression = "01" if lossy else "00"
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if lossy and keyword in lossy[0]:
+            dataset[keyword] = deepcopy(lossy[0][keyword])
+
+
+def to_result(dataset: Dataset, kind: ResultKind) -> EncodedResult:
+    """The data set as a Part 10 file in Explicit VR Little Endian. Raises EncodeError where it cannot be written."""
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.ImplementationClassUID = UID(uids.IMPLEMENTATION_CLASS_UID)
+    dataset.file_meta.ImplementationVersionName = uids.IMPLEMENTATION_VERSION_NAME
+    content = BytesIO()
+    try:
+        pydicom.dcmwrite(content, dataset, enforce_file_format=True)
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+        raise EncodeError(f"{kind.value} {dataset.SOPInstanceUID} cannot be written: {type(error).__name__}") from error
+    return EncodedResult(
+        kind=kind,
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        transfer_syntax_uid=str(ExplicitVRLittleEndian),
+        content=content.getvalue(),
+    )

@@ -1,0 +1,57 @@
+"""UIDs of results: a function of what was read, by what, and how it is written down. Never of the clock.
+
+One UID never names two contents: whatever shapes a result's bytes is part of its identity.
+"""
+
+import json
+import uuid
+
+from node.mammography.views import View
+from node.results.reading import ModelIdentity, Reading, ResultKind
+
+ENCODER_VERSION = "1"
+"""Raised with every change of the bytes that an equal reading is written as."""
+
+NAMESPACE = uuid.UUID("7f0c6a54-2a1e-4f5e-9f6e-6d1b8a0b0c11")
+"""Namespace of all UUIDs (version 5, RFC 9562) of this node's results."""
+
+IMPLEMENTATION_CLASS_UID = f"2.25.{uuid.uuid5(NAMESPACE, 'implementation').int}"
+IMPLEMENTATION_VERSION_NAME = "MAMMOCLIP_NODE"
+
+
+def _uid(*parts: object) -> str:
+    """2.25. and a version 5 UUID (PS3.5 B.2) of the parts as JSON."""
+    return f"2.25.{uuid.uuid5(NAMESPACE, json.dumps(parts, ensure_ascii=True)).int}"
+
+
+def _identity(reading: Reading) -> tuple[object, ...]:
+    return (*_model(reading.model), sorted(reading.selection), reading.settings_hash, ENCODER_VERSION)
+
+
+def _model(model: ModelIdentity) -> tuple[str, ...]:
+    return (model.name, model.version, model.weights_hash, model.variant)
+
+
+def instance_uid(reading: Reading, kind: ResultKind, view: View | None = None) -> str:
+    """SOP Instance UID of one object; `view` where there is one object for each view."""
+    return _uid("instance", kind.value, view.name if view else "", *_identity(reading))
+
+
+def series_uid(reading: Reading, kind: ResultKind) -> str:
+    """Series Instance UID: one series for each kind of object."""
+    return _uid("series", kind.value, *_identity(reading))
+
+
+def tracking_uid(reading: Reading, name: str) -> str:
+    """Tracking UID of what is called `name` in this reading; SR and SEG share it."""
+    return _uid("tracking", name, *_identity(reading))
+
+
+def dimension_organization_uid(reading: Reading, view: View) -> str:
+    """Dimension Organization UID of a view's segmentation."""
+    return _uid("dimensions", view.name, *_identity(reading))
+
+
+def device_uid(model: ModelIdentity) -> str:
+    """Device UID of the algorithm: the observer in the report."""
+    return _uid("device", *_model(model))
