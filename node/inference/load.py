@@ -3,6 +3,7 @@
 from node.errors import SettingsError
 from node.inference.model import Model
 from node.inference.openvino_model import OpenVinoModel
+from node.inference.triton_model import TritonModel
 from node.settings import InferenceSettings
 
 
@@ -14,4 +15,6 @@ def load_model(settings: InferenceSettings) -> Model:
     """
     if settings.backend == "openvino":
         return OpenVinoModel(settings)
+    if settings.backend == "triton":
+        return TritonModel(settings)
     raise SettingsError(f"inference.backend is {settings.backend}; known are openvino, triton")

@@ -131,7 +131,8 @@ def _unit(name: str, value: NDArray[np.float32], present: NDArray[np.bool_]) -> 
     length = np.linalg.norm(value, axis=-1, keepdims=True)
     if (np.abs(length[..., 0] - 1) > UNIT_TOLERANCE)[present].any():
         raise InferenceError(f"output {name} has no unit length")
-    return _absent_as(name, value, present, 0.0) / np.where(length > 0, length, np.float32(1))
+    unit: NDArray[np.float32] = _absent_as(name, value, present, 0.0) / np.maximum(length, np.float32(1e-6))
+    return unit
 
 
 def _absent_as(name: str, value: NDArray[Any], present: NDArray[np.bool_], absent: float) -> NDArray[np.float32]:
