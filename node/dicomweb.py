@@ -75,6 +75,20 @@ def check_reachable(client: httpx.Client, url: str) -> httpx.Response:
     return response
 
 
+def check_may_store(client: httpx.Client, url: str) -> None:
+    """Ask to store nothing: whoever may not is told so, whoever may is told that nothing came. Raises as `store`."""
+    try:
+        response = client.post(
+            f"{url.rstrip('/')}/studies",
+            content=b"--none--\r\n",
+            headers={"Content-Type": 'multipart/related; type="application/dicom"; boundary=none'},
+        )
+    except httpx.HTTPError as error:
+        raise DestinationUnavailableError(f"{url}: {type(error).__name__}: {error}") from error
+    if response.status_code in (401, 403, 404, 405):
+        raise _error_of(url, response)
+
+
 def _multipart(instances: Sequence[bytes], boundary: str) -> bytes:
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
     return b"".join(part for content in instances for part in (head, content, b"\r\n")) + f"--{boundary}--\r\n".encode()

@@ -1,0 +1,303 @@
+"""`doctor`: try each thing that the node depends on, for real, and say the fix where it does not work."""
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TextIO
+
+import redis
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+from pynetdicom import build_context
+from pynetdicom.sop_class import Verification
+
+from node import dicomweb
+from node.broker import EmbeddedBroker, broker_url, connect, socket_path
+from node.database import open_database, upgrade
+from node.delivery import associate, presentation_contexts
+from node.errors import DeliveryError, DestinationRefusedError, NodeError
+from node.inference.load import load_model
+from node.settings import Destination, Settings, password_variable
+
+LEAST_FREE_BYTES = 5 * 1000**3
+"""Room for about 70 exams of 70 MB."""
+LARGEST_CLOCK_ERROR_SECONDS = 60.0
+CLASSES = {"SR": Comprehensive3DSRStorage, "SEG": SegmentationStorage, "SC": SecondaryCaptureImageStorage}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was tried, whether it works, what was seen, and what to do where it does not."""
+
+    name: str
+    works: bool
+    seen: str
+    fix: str = ""
+
+
+class NotWorkingError(Exception):
+    """A check that failed, with its fix."""
+
+    def __init__(self, seen: str, fix: str) -> None:
+        super().__init__(seen)
+        self.fix = fix
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Try everything, one after the other; each check stands for itself."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("settings", lambda: _settings(settings)),
+        ("listener port", lambda: _listener(settings)),
+        ("disk", lambda: _disk(settings.data_folder)),
+        ("database", lambda: _database(settings)),
+        ("broker", lambda: _broker(settings)),
+        ("model", lambda: _model(settings)),
+        ("clock", lambda: _clock(settings)),
+    ]
+    for destination in settings.destinations:
+        checks += [
+            (f"destination {destination.name}: {name}", tried) for name, tried in _of_destination(settings, destination)
+        ]
+    for name, tried in checks:
+        yield _check(name, tried)
+
+
+def report(checks: Iterable[Check], stream: TextIO) -> int:
+    """Print each check as it ends. Exit code: 0 where all work, otherwise 1."""
+    failed = 0
+    for check in checks:
+        stream.write(f"{'OK  ' if check.works else 'FAIL'}  {check.name}: {check.seen}\n")
+        if not check.works:
+            failed += 1
+            stream.write(f"      fix: {check.fix}\n")
+        stream.flush()
+    stream.write(f"{failed} of the checks failed\n" if failed else "everything works\n")
+    return 1 if failed else 0
+
+
+def _check(name: str, tried: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, tried())
+    except NotWorkingError as error:
+        return Check(name, False, str(error), error.fix)
+    except NodeError as error:
+        return Check(name, False, str(error), "see the message; settings.toml says what each key means")
+    except (OSError, redis.RedisError) as error:
+        return Check(name, False, f"{type(error).__name__}: {error}", "see the message")
+
+
+def _settings(settings: Settings) -> str:
+    if not settings.destinations:
+        raise NotWorkingError("no destination", "add a [[destinations]] table, or results stay in the data folder")
+    names = ", ".join(destination.name for destination in settings.destinations)
+    return f"{len(settings.rules)} rules, destinations: {names}"
+
+
+def _listener(settings: Settings) -> str:
+    """Ours and answering, or free."""
+    listener = settings.listener
+    host = "127.0.0.1" if listener.host in ("0.0.0.0", "") else listener.host
+    if _echoes(host, listener.port, listener.ae_title, listener.calling_ae_titles):
+        return f"{listener.ae_title} answers C-ECHO on {host}:{listener.port}"
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listener.host, listener.port))
+        except OSError as error:
+            fix = f"another program has port {listener.port} (ss -ltnp shows which), or choose another listener.port"
+            raise NotWorkingError(f"{listener.host}:{listener.port}: {error.strerror}", fix) from error
+    return f"{listener.host}:{listener.port} is free; the listener does not run"
+
+
+def _echoes(host: str, port: int, ae_title: str, calling_ae_titles: tuple[str, ...]) -> bool:
+    target = Destination("listener", "dicom", host=host, port=port, ae_title=ae_title, timeout_seconds=3.0)
+    calling = calling_ae_titles[0] if calling_ae_titles else "DOCTOR"
+    try:
+        with associate(target, calling, [build_context(Verification)]) as association:
+            return bool(association.send_c_echo().get("Status") == 0x0000)
+    except DeliveryError:
+        return False
+
+
+def _disk(folder: Path) -> str:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(os.urandom(1_000_000))
+            file.flush()
+            os.fsync(file.fileno())
+        milliseconds = 1000 * (time.monotonic() - began)
+    except OSError as error:
+        raise NotWorkingError(f"{folder}: {error.strerror}", "give the node's user a folder it may write") from error
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_FREE_BYTES:
+        raise NotWorkingError(f"{folder}: {free / 1000**3:.1f} GB free", "make room, or move data_folder")
+    return f"{folder}: {free / 1000**3:.0f} GB free, 1 MB written and synced in {milliseconds:.0f} ms"
+
+
+def _database(settings: Settings) -> str:
+    database = open_database(settings.database_url)
+    try:
+        upgrade(database)
+        with database.write():
+            return f"{database.engine.dialect.name}, tables up to date, takes a write transaction"
+    except NodeError as error:
+        raise NotWorkingError(
+            str(error), "check database_url, that the server runs and the user may create tables"
+        ) from error
+    finally:
+        database.close()
+
+
+def _broker(settings: Settings) -> str:
+    if settings.broker_url:
+        _set_and_get(settings.broker_url, "start the Redis or Valkey that broker_url names, or leave broker_url empty")
+        return "the broker at broker_url keeps a value"
+    fix = "is a mammoclip-node stopped half-way? start `serve` again"
+    if socket_path(settings.data_folder).exists():
+        _set_and_get(broker_url(settings), fix)
+        return "the embedded broker runs and keeps a value"
+    with tempfile.TemporaryDirectory(prefix="mammoclip-") as name, _started(Path(name)):
+        _set_and_get(f"redis+socket://{socket_path(Path(name))}", fix)
+    return "the embedded broker starts and keeps a value; it does not run now"
+
+
+@contextmanager
+def _started(folder: Path) -> Iterator[None]:
+    broker = EmbeddedBroker(folder)
+    broker.start()
+    try:
+        yield
+    finally:
+        broker.stop()
+
+
+def _set_and_get(url: str, fix: str) -> None:
+    key = f"doctor-{os.getpid()}"
+    try:
+        with connect(url) as client:
+            client.set(key, "here", ex=10)
+            kept = client.get(key)
+            client.delete(key)
+    except redis.RedisError as error:
+        raise NotWorkingError(f"{type(error).__name__}: {error}", fix) from error
+    if kept != b"here":
+        raise NotWorkingError("the broker does not give back what it was given", fix)
+
+
+def _model(settings: Settings) -> str:
+    try:
+        model = load_model(settings.inference)
+        began = time.monotonic()
+        model.check_health()
+    except (NodeError, OSError) as error:
+        fix = (
+            "check inference.model_folder" if settings.inference.backend == "openvino" else "check inference.triton_url"
+        )
+        raise NotWorkingError(str(error), f"{fix} and that the model is one for this version of the node") from error
+    contract = model.contract
+    unknown = _unknown_thresholds(settings, {kind.value for kind in contract.findings})
+    if unknown:
+        raise NotWorkingError(f"rules name findings that the model does not know: {unknown}", "mend rules.thresholds")
+    return f"{contract.name} {contract.version} ({model.variant}), a real inference in {time.monotonic() - began:.2f} s"
+
+
+def _unknown_thresholds(settings: Settings, known: set[str]) -> str:
+    return ", ".join(sorted({name for rule in settings.rules for name, _ in rule.thresholds} - known))
+
+
+def _clock(settings: Settings) -> str:
+    """The system's clock against the file system's and each DICOMweb server's."""
+    now = time.time()
+    with tempfile.NamedTemporaryFile(dir=settings.data_folder) as file:
+        os.utime(file.name)
+        differences = {"the data folder": Path(file.name).stat().st_mtime - now}
+    for destination in settings.destinations:
+        if destination.protocol == "dicomweb":
+            differences |= _server_clock(destination)
+    for place, difference in differences.items():
+        if abs(difference) > LARGEST_CLOCK_ERROR_SECONDS:
+            raise NotWorkingError(
+                f"{place} is {difference:+.0f} s from this machine", "let both follow one time server"
+            )
+    compared = ", ".join(f"{place} {difference:+.0f} s" for place, difference in differences.items())
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC; against it: {compared}"
+
+
+def _server_clock(destination: Destination) -> dict[str, float]:
+    try:
+        with dicomweb.open_client(destination) as client:
+            stated = dicomweb.check_reachable(client, destination.url).headers.get("Date")
+        return {} if stated is None else {destination.name: parsedate_to_datetime(stated).timestamp() - time.time()}
+    except (DeliveryError, ValueError):
+        return {}  # that it is not there is another check
+
+
+def _of_destination(settings: Settings, destination: Destination) -> list[tuple[str, Callable[[], str]]]:
+    if destination.protocol == "dicomweb":
+        return [("DICOMweb", lambda: _dicomweb(destination))]
+    calling = settings.listener.ae_title
+    return [
+        ("C-ECHO", lambda: _echo(destination, calling)),
+        ("may store", lambda: _may_store(destination, calling)),
+    ]
+
+
+def _echo(destination: Destination, calling_ae_title: str) -> str:
+    try:
+        with associate(destination, calling_ae_title, [build_context(Verification)]) as association:
+            status = association.send_c_echo().get("Status") if association.accepted_contexts else None
+    except DeliveryError as error:
+        raise NotWorkingError(str(error), _dicom_fix(destination, calling_ae_title)) from error
+    if status != 0x0000:
+        raise NotWorkingError(f"answers {status}", _dicom_fix(destination, calling_ae_title))
+    return f"{destination.ae_title} at {destination.host}:{destination.port} answers"
+
+
+def _may_store(destination: Destination, calling_ae_title: str) -> str:
+    """The classes of our results are negotiated; nothing is sent."""
+    wanted = {kind: CLASSES[kind] for kind in destination.objects}
+    contexts = presentation_contexts([(uid, ExplicitVRLittleEndian) for uid in wanted.values()])
+    try:
+        with associate(destination, calling_ae_title, contexts) as association:
+            accepted = {context.abstract_syntax for context in association.accepted_contexts}
+    except DeliveryError as error:
+        raise NotWorkingError(str(error), _dicom_fix(destination, calling_ae_title)) from error
+    refused = [kind for kind, uid in wanted.items() if uid not in accepted]
+    if refused:
+        fix = f"let the PACS take these classes from {calling_ae_title}, or leave them out of the destination's objects"
+        raise NotWorkingError(f"takes no {', '.join(refused)}", fix)
+    return f"takes {', '.join(wanted)}"
+
+
+def _dicom_fix(destination: Destination, calling_ae_title: str) -> str:
+    return (
+        f"check host, port and ae_title of destination {destination.name}, and that the PACS knows the calling "
+        f"AE title {calling_ae_title} and lets it store"
+    )
+
+
+def _dicomweb(destination: Destination) -> str:
+    fix = f"check url and username of destination {destination.name}, and {password_variable(destination.name)}"
+    try:
+        with dicomweb.open_client(destination) as client:
+            dicomweb.check_reachable(client, destination.url)
+            dicomweb.check_may_store(client, destination.url)
+    except DestinationRefusedError as error:
+        raise NotWorkingError(str(error), fix) from error
+    except DeliveryError as error:
+        raise NotWorkingError(str(error), f"{fix}; is the server running?") from error
+    return f"{destination.url} answers a search and lets {destination.username or 'anyone'} store"

@@ -1,0 +1,166 @@
+"""The node's processes: what `serve`, `listen` and `work` start, watch, start again, and stop by their process ids."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.broker import EmbeddedBroker, broker_url
+from node.database import Database, open_database, upgrade
+from node.errors import NodeError
+from node.listener import serve_listener
+from node.settings import SETTINGS_VARIABLE, Settings
+from node.wake import DELIVER_QUEUE, READ_QUEUE, Publisher, Waker
+from node.worker import PARENT_VARIABLE
+
+logger = logging.getLogger(__name__)
+
+DELIVERIES_AT_ONCE = 4
+WATCH_SECONDS = 1.0
+RESTART_SECONDS = 5.0
+STOP_SECONDS = 30.0
+"""How long a worker may take to end the exam or the delivery that it is at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Which parts this command runs."""
+
+    listens: bool
+    works: bool
+
+
+SERVE, LISTEN, WORK = Roles(True, True), Roles(True, False), Roles(False, True)
+
+
+def run(settings: Settings, settings_path: Path, roles: Roles) -> None:
+    """Run until SIGTERM or SIGINT, then stop what was started, in order. Raises NodeError where it cannot start."""
+    stopping = _stop_on_signals()
+    settings.data_folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        broker = stack.enter_context(_broker(settings)) if roles.works else None
+        database = _ready_database(settings)
+        stack.callback(database.close)
+        publisher = Publisher(broker_url(settings), settings.worker.lease_seconds)
+        waker = Waker(database, publisher, settings.worker.sweep_seconds)
+        workers = (
+            [Worker(queue, settings, settings_path) for queue in (READ_QUEUE, DELIVER_QUEUE)] if roles.works else []
+        )
+        for worker in workers:
+            stack.callback(worker.end)
+        for worker in workers:
+            stack.callback(worker.ask_to_end)
+        waker.start()
+        stack.callback(waker.stop)
+        if roles.listens:
+            stack.enter_context(serve_listener(settings, database, waker.wake))
+        _watch(stopping, broker, workers)
+        logger.info("stopping")
+
+
+class Worker:
+    """One Celery worker process for one queue; it is started again when it ends by itself."""
+
+    def __init__(self, queue: str, settings: Settings, settings_path: Path) -> None:
+        self._queue = queue
+        self._command = worker_command(queue, settings.worker.concurrency)
+        self._environment = {
+            **os.environ,
+            SETTINGS_VARIABLE: str(settings_path.resolve()),
+            "MAMMOCLIP_DATA_FOLDER": str(settings.data_folder),
+            PARENT_VARIABLE: str(os.getpid()),
+        }
+        self._not_before = 0.0
+        self._process = self._start()
+
+    def watch(self) -> None:
+        """Start it again where it has ended; not more often than every RESTART_SECONDS."""
+        if self._process.poll() is None or time.monotonic() < self._not_before:
+            return
+        logger.error(
+            "ALARM the %s worker ended with exit code %s; starting it again", self._queue, self._process.returncode
+        )
+        self._process = self._start()
+
+    def ask_to_end(self) -> None:
+        """SIGTERM: it ends after the task that it is at."""
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+
+    def end(self) -> None:
+        """Wait for it to end; after STOP_SECONDS it is killed, with its children. Its exam is read by the next one."""
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            logger.warning("the %s worker does not end; killing it", self._queue)
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        self._not_before = time.monotonic() + RESTART_SECONDS
+        return subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def worker_command(queue: str, concurrency: int) -> list[str]:
+    """The Celery command of one worker. Readers are processes, deliverers threads."""
+    pool = ["--pool", "prefork", "--concurrency", str(concurrency)]
+    if queue == DELIVER_QUEUE:
+        pool = ["--pool", "threads", "--concurrency", str(DELIVERIES_AT_ONCE)]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"]
+    celery = [sys.executable, "-m", "celery", "--app", "node.worker", "--quiet", "worker"]
+    return [*celery, "--queues", queue, "--hostname", f"{queue}@%h", *pool, *quiet]
+
+
+@contextmanager
+def _broker(settings: Settings) -> Iterator[EmbeddedBroker | None]:
+    """The embedded broker where no URL names another."""
+    if settings.broker_url:
+        yield None
+        return
+    broker = EmbeddedBroker(settings.data_folder)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
+
+
+def _ready_database(settings: Settings) -> Database:
+    database = open_database(settings.database_url)
+    upgrade(database)
+    return database
+
+
+def _stop_on_signals() -> threading.Event:
+    stopping = threading.Event()
+
+    def stop(*_: object) -> None:
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    return stopping
+
+
+def _watch(stopping: threading.Event, broker: EmbeddedBroker | None, workers: list[Worker]) -> None:
+    """Until told to stop: bring back what ended by itself."""
+    while not stopping.wait(WATCH_SECONDS):
+        if broker is not None and not broker.is_running():
+            logger.error("ALARM the embedded broker ended; starting it again")
+            _try(broker.start)
+        for worker in workers:
+            worker.watch()
+
+
+def _try(start: Callable[[], None]) -> None:
+    try:
+        start()
+    except NodeError as error:
+        logger.error("ALARM %s", error)
