@@ -1,0 +1,91 @@
+"""The model that is committed: it keeps the contract, and what stands beside it for Triton was written from it."""
+
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+
+from node.inference.openvino_model import OpenVinoModel, onnx_file, read_graph
+from node.inference.triton_config import triton_config
+from node.mammography.contract import ModelContract
+from node.settings import InferenceSettings
+
+FOLDER = Path(__file__).parents[3] / "triton_models/exam_encoder"
+ABSENT = np.array([True, True, False, True])
+
+
+@pytest.fixture(scope="module")
+def contract() -> ModelContract:
+    return read_graph(onnx_file(FOLDER))[1]
+
+
+@pytest.fixture(scope="module")
+def compiled() -> openvino.CompiledModel:
+    return openvino.Core().compile_model(str(onnx_file(FOLDER)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def some_views(contract: ModelContract, seed: int) -> np.ndarray:
+    """Two soft discs on a soft breast, elsewhere for each seed, with grain."""
+    generator = np.random.default_rng(seed)
+    height, width = contract.input_shape
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    views = np.zeros((4, 1, height, width), np.float32)
+    for view in views[:, 0]:
+        view += 0.4 * ((y / height - 0.5) ** 2 * 4 + (x / width) ** 2 < 0.8)
+        for _ in range(2):
+            top, left = generator.uniform(0.3, 0.7) * height, generator.uniform(0.1, 0.6) * width
+            view += 0.3 * np.exp(-((y - top) ** 2 + (x - left) ** 2) / 400)
+        view += generator.normal(0, 0.02, view.shape) * (view > 0)
+    return views.clip(0, 1)
+
+
+def test_config_and_labels_were_written_from_the_onnx(contract: ModelContract) -> None:
+    assert (FOLDER / "config.pbtxt").read_text() == triton_config(contract)
+    assert (FOLDER / "labels.txt").read_text().split() == [kind.value for kind in contract.findings]
+
+
+def test_what_is_promised(contract: ModelContract) -> None:
+    assert contract.name == FOLDER.name
+    assert set(contract.outputs) == {
+        *("exam_logit", "exam_embedding", "breast_logits", "finding_logits", "heatmaps", "view_embeddings")
+    }
+    assert not contract.calibrated_on_patients
+
+
+def test_size() -> None:
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) < 20e6
+
+
+def test_loads_and_is_healthy() -> None:
+    model = OpenVinoModel(InferenceSettings("openvino", FOLDER, "auto", 0, "", "exam_encoder", 60.0, 3))
+    model.check_health()
+    assert model.contract.name == "exam_encoder"
+
+
+@pytest.mark.parametrize("filling", ["noise", "nan"])
+def test_absent_pixels_change_no_bit(contract: ModelContract, compiled: openvino.CompiledModel, filling: str) -> None:
+    clean = some_views(contract, 1)
+    dirty = clean.copy()
+    clean[2] = 0
+    dirty[2] = {"noise": some_views(contract, 2)[2], "nan": np.float32(np.nan)}[filling]
+    first, second = (compiled({"views": views[None], "present": ABSENT[None]}) for views in (clean, dirty))
+    for port in compiled.outputs:
+        np.testing.assert_array_equal(first[port], second[port], err_msg=port.any_name)
+
+
+def test_a_batch_equals_its_exams(contract: ModelContract, compiled: openvino.CompiledModel) -> None:
+    views = np.stack([some_views(contract, seed) for seed in (3, 4)])
+    present = np.array([[True] * 4, ABSENT])
+    together = compiled({"views": views, "present": present})
+    for row in range(2):
+        alone = compiled({"views": views[row : row + 1], "present": present[row : row + 1]})
+        for port in compiled.outputs:
+            np.testing.assert_allclose(together[port][row], alone[port][0], atol=1e-4, rtol=0, err_msg=port.any_name)
+
+
+def test_a_constant_view_gives_finite_outputs(contract: ModelContract, compiled: openvino.CompiledModel) -> None:
+    views = some_views(contract, 5)
+    views[1] = 0.5
+    outputs = compiled({"views": views[None], "present": np.ones((1, 4), np.bool_)})
+    assert all(np.isfinite(outputs[port]).all() for port in compiled.outputs)
