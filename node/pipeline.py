@@ -24,6 +24,7 @@ from node.database.readings import StoredResult, next_reading_number, store_read
 from node.errors import MAX_ATTEMPTS, ModelError, NodeError, PixelError, SettingsError, UnreadableError, retry_after
 from node.exam import Exam, ExamStatus, Instance, assemble, selection_of
 from node.inference.model import Model
+from node.intake import settle
 from node.interpretation import Interpretation, interpret
 from node.mammography.contract import ModelContract
 from node.mammography.pixels import PreparedView, Preset, prepare, preset
@@ -58,6 +59,7 @@ class NotReadyError(NodeError):
 
 def lease(bench: Bench, study_instance_uid: str, now: datetime) -> ExamRecord | None:
     """Take an exam that is due, None where there is nothing to do. After too many tries it is FAILED instead."""
+    settle(bench.database, study_instance_uid, bench.settings.exam, now)
     seconds = bench.settings.worker.lease_seconds
     leased = lease_exam(bench.database, study_instance_uid, bench.owner, now, seconds)
     if leased is not None and leased.attempts > MAX_ATTEMPTS:

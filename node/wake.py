@@ -68,6 +68,7 @@ def celery_settings(broker_url: str, lease_seconds: float) -> dict[str, Any]:
         "task_routes": {READ_TASK: READ_QUEUE, DELIVER_TASK: DELIVER_QUEUE},
         "task_time_limit": lease_seconds,
         "worker_prefetch_multiplier": 1,
+        "worker_proc_alive_timeout": 120.0,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "worker_enable_remote_control": False,

@@ -4,6 +4,7 @@ Run as `celery -A node.worker worker -Q read` (prefork: a codec that crashes tak
 (threads: they wait for networks), with MAMMOCLIP_SETTINGS naming settings.toml. `mammoclip-node work` does both.
 """
 
+import importlib
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from celery import Celery, platforms, signals
 from node import outbox, pipeline
 from node.broker import broker_url
 from node.database import open_database
+from node.errors import NodeError
 from node.inference.load import load_model
 from node.inference.model import Model
 from node.owner import owner_name
@@ -92,7 +94,9 @@ def read_exam(study_instance_uid: str) -> None:
     except Exception as error:  # noqa: BLE001 - the top of a task: whatever happened, the exam gets its status
         pipeline.give_up(bench, leased, error, datetime.now(UTC))
         return
-    if reading_id is not None:
+    if reading_id is None:  # new images came meanwhile: the exam is READY again
+        work.publisher.read_exam(study_instance_uid)
+    else:
         for destination in outbox.destinations_due(bench.database, reading_id, datetime.now(UTC)):
             work.publisher.deliver(reading_id, destination)
 
@@ -102,6 +106,16 @@ def deliver(reading_id: int, destination: str) -> None:
     """Send what is due of one reading to one destination, if no other worker does."""
     bench = work.bench
     outbox.deliver_due(bench.database, bench.settings, bench.owner, reading_id, destination)
+
+
+@signals.worker_process_init.connect  # type: ignore[untyped-decorator]
+def _warm_up(**_: object) -> None:
+    """A reader loads the model and the encoders' tables before its first exam; what fails is said by that exam."""
+    importlib.import_module("node.results.structured_report")
+    try:
+        work.model()
+    except (NodeError, OSError) as error:
+        logger.error("ALARM no model: %s", error)
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
