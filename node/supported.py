@@ -1,0 +1,57 @@
+"""What the listener accepts: SOP classes and transfer syntaxes, as conformance statements list them."""
+
+from pydicom import uid
+
+MAMMOGRAPHY = (
+    uid.DigitalMammographyXRayImageStorageForPresentation,
+    uid.DigitalMammographyXRayImageStorageForProcessing,
+    uid.BreastTomosynthesisImageStorage,
+    uid.BreastProjectionXRayImageStorageForPresentation,
+    uid.BreastProjectionXRayImageStorageForProcessing,
+)
+SECONDARY_CAPTURE = (
+    uid.SecondaryCaptureImageStorage,
+    uid.MultiFrameSingleBitSecondaryCaptureImageStorage,
+    uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    uid.MultiFrameTrueColorSecondaryCaptureImageStorage,
+)
+RESULTS = (
+    uid.EnhancedSRStorage,
+    uid.ComprehensiveSRStorage,
+    uid.Comprehensive3DSRStorage,
+    uid.MammographyCADSRStorage,
+    uid.SegmentationStorage,
+    uid.UID("1.2.840.10008.5.1.4.1.1.66.7"),  # Label Map Segmentation Storage
+    uid.ParametricMapStorage,
+    uid.GrayscaleSoftcopyPresentationStateStorage,
+    uid.ColorSoftcopyPresentationStateStorage,
+    uid.KeyObjectSelectionDocumentStorage,
+)
+"""Kinds of object that a PACS may send back to who made them."""
+ACCOMPANYING = (uid.XRayRadiationDoseSRStorage,)
+"""What a modality sends along with its images: many senders give up the whole study where it is refused."""
+
+STORAGE_CLASSES: tuple[str, ...] = (*MAMMOGRAPHY, *SECONDARY_CAPTURE, *RESULTS, *ACCOMPANYING)
+WITH_PIXELS: frozenset[str] = frozenset((*MAMMOGRAPHY, *SECONDARY_CAPTURE))
+"""Classes whose objects must hold pixel data."""
+
+TRANSFER_SYNTAXES: tuple[str, ...] = (
+    uid.ExplicitVRLittleEndian,
+    uid.ImplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.RLELossless,
+    uid.JPEGLSLossless,
+    uid.JPEG2000Lossless,
+    uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL,
+    uid.JPEGLosslessSV1,
+    uid.JPEGLossless,
+    uid.JPEGLSNearLossless,
+    uid.JPEG2000,
+    uid.HTJ2K,
+    uid.JPEGExtended12Bit,
+    uid.JPEGBaseline8Bit,
+)
+"""In order of preference where a sender offers several in one context: as it is, without loss, with loss."""
