@@ -1,0 +1,203 @@
+"""A whole node under test: `mammoclip-node serve` as a process of its own, asked by `status --json`."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from pydicom import Dataset
+from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.sop_class import Verification
+
+from tests.models import make_tiny_model
+from tests.servers import end, free_port, listens, wait_until
+
+REPOSITORY = Path(__file__).parents[1]
+
+SETTINGS = """
+data_folder = "data"
+database_url = "{database_url}"
+broker_url = "{broker_url}"
+
+[listener]
+ae_title = "MAMMOCLIP"
+host = "127.0.0.1"
+port = {port}
+calling_ae_titles = []
+maximum_pdu_bytes = 131072
+
+[exam]
+settle_seconds = {settle_seconds}
+read_incomplete = false
+accept_synthetic_2d = false
+view_from_patient_orientation = false
+
+[inference]
+backend = "openvino"
+model_folder = "model"
+precision = "f32"
+threads = 1
+triton_url = "localhost:8001"
+triton_model = "exam_encoder"
+deadline_seconds = 60.0
+attempts = 3
+
+[reading]
+allow_probability_from_phantoms = false
+
+[worker]
+concurrency = 1
+lease_seconds = 30.0
+sweep_seconds = 0.5
+
+[[rules]]
+name = "no biopsies"
+match = [{{ keyword = "StudyDescription", regex = "(?i)biopsy" }}]
+skip = "biopsy"
+
+[[rules]]
+name = "screening"
+match = [{{ keyword = "Modality", equals = "MG" }}]
+"""
+
+DICOM_DESTINATION = """
+[[destinations]]
+name = "{name}"
+protocol = "dicom"
+host = "127.0.0.1"
+port = {port}
+ae_title = "{ae_title}"
+timeout_seconds = 5.0
+"""
+
+DICOMWEB_DESTINATION = """
+[[destinations]]
+name = "{name}"
+protocol = "dicomweb"
+url = "{url}"
+username = "{username}"
+timeout_seconds = 10.0
+"""
+
+
+@dataclass
+class Pacs:
+    """A Storage SCP in this process that keeps what it is sent."""
+
+    port: int
+    received: list[Dataset] = field(default_factory=list)
+    statuses: dict[str, int] = field(default_factory=dict)
+    """SOP Class UID to the status it is answered; 0x0000 for all others."""
+    lock: Lock = field(default_factory=Lock)
+
+    def uids(self) -> list[str]:
+        with self.lock:
+            return [str(dataset.SOPInstanceUID) for dataset in self.received]
+
+    def _keep(self, event: evt.Event) -> int:
+        dataset = event.dataset
+        dataset.file_meta = event.file_meta
+        with self.lock:
+            status = self.statuses.get(str(dataset.SOPClassUID), 0x0000)
+            if status == 0x0000:
+                self.received.append(dataset)
+        return status
+
+    @contextlib.contextmanager
+    def running(self, *, syntaxes: Sequence[str] = ()) -> Iterator["Pacs"]:
+        ae = AE(ae_title="PACS")
+        ae.add_supported_context(Verification)
+        for context in AllStoragePresentationContexts:
+            ae.add_supported_context(context.abstract_syntax, list(syntaxes) or context.transfer_syntax)
+        server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._keep)])
+        assert server is not None
+        try:
+            yield self
+        finally:
+            server.shutdown()
+
+
+@dataclass
+class RunningNode:
+    """One node: its folder holds settings.toml, the model and the data."""
+
+    folder: Path
+    port: int
+    process: "subprocess.Popen[bytes]"
+    environment: dict[str, str]
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "node.cli", *arguments, "--settings", str(self.folder / "settings.toml")]
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Study Instance UID to what `status --json` says of it."""
+        done = subprocess.run(
+            self.command("status", "--json"), capture_output=True, cwd=REPOSITORY, env=self.environment, check=False
+        )
+        assert done.returncode in (0, 1), done.stderr.decode()
+        return {exam["study_instance_uid"]: exam for exam in json.loads(done.stdout)["exams"]}
+
+    def log(self) -> str:
+        return (self.folder / "node.log").read_text(errors="replace")
+
+    def wait_for(self, study: str, status: str, seconds: float = 40.0) -> dict[str, Any]:
+        """The exam as soon as it has that status and nothing of it waits to be delivered."""
+        latest: dict[str, Any] = {}
+
+        def there() -> bool:
+            nonlocal latest
+            assert self.process.poll() is None, self.log()[-3000:]
+            latest = self.status().get(study, {})
+            waiting = [d for d in latest.get("deliveries", ()) if d["status"] in ("pending", "sending")]
+            return latest.get("status") == status and not waiting
+
+        try:
+            wait_until(there, seconds, "")
+        except TimeoutError:
+            raise AssertionError(f"{latest}\n{self.log()[-5000:]}") from None
+        return latest
+
+    def start(self) -> None:
+        with (self.folder / "node.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command("serve"), cwd=REPOSITORY, env=self.environment, stdout=log, stderr=log
+            )
+        wait_until(lambda: listens(self.port) or self.process.poll() is not None, 30.0, "the node did not start")
+        assert self.process.poll() is None, self.log()
+
+    def stop(self) -> int:
+        end(self.process, signal.SIGTERM)
+        return int(self.process.returncode)
+
+
+def settings_text(port: int, destinations: str, **values: object) -> str:
+    return SETTINGS.format(
+        **{"database_url": "", "broker_url": "", "settle_seconds": 60.0, **values, "port": port}
+    ) + destinations
+
+
+def pacs_destination(pacs: Pacs, name: str = "pacs") -> str:
+    return DICOM_DESTINATION.format(name=name, port=pacs.port, ae_title="PACS")
+
+
+@contextlib.contextmanager
+def running_node(
+    folder: Path, destinations: str, environment: dict[str, str] | None = None, **values: object
+) -> Iterator[RunningNode]:
+    """`serve` in `folder` with a tiny model; stopped at the end by its pid."""
+    port = free_port()
+    make_tiny_model(folder / "model", height=380, width=228)
+    (folder / "settings.toml").write_text(settings_text(port, destinations, **values))
+    node = RunningNode(folder, port, None, {**os.environ, **(environment or {})})  # type: ignore[arg-type]
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
