@@ -12,6 +12,7 @@ from node import doctor, serving, status
 from node.database import open_database, upgrade
 from node.errors import NodeError
 from node.settings import SETTINGS_VARIABLE, Settings, load_settings
+from node.wake import LOG_FORMAT
 
 ROLES = {"serve": serving.SERVE, "listen": serving.LISTEN, "work": serving.WORK}
 
@@ -82,13 +83,12 @@ def _parser() -> argparse.ArgumentParser:
 def _log_to_stderr(is_service: bool) -> None:
     logging.basicConfig(
         level=logging.INFO if is_service else logging.ERROR,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format=LOG_FORMAT,
         stream=sys.stderr,
     )
-    for noisy in ("pynetdicom", "alembic", "httpx"):
-        logging.getLogger(noisy).setLevel(logging.ERROR if noisy == "pynetdicom" else logging.WARNING)
-    if not is_service:
-        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    for noisy in ("alembic", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("pynetdicom").setLevel(logging.WARNING if is_service else logging.CRITICAL)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def read_exam(bench: Bench, leased: ExamRecord, model_of: Callable[[], Model]) -
             encoded = encode_all(reading, sources)
         with _timed(seconds, "store"):
             results = [_kept(bench.settings.data_folder, result) for result in encoded]
-    return store_reading(
+    reading_id = store_reading(
         bench.database,
         bench.owner,
         reading,
@@ -105,6 +105,8 @@ def read_exam(bench: Bench, leased: ExamRecord, model_of: Callable[[], Model]) -
         seconds=seconds,
         now=datetime.now(UTC),
     )
+    logger.info("%s read: number %d, %s", exam.study_instance_uid, number, _in_words(seconds))
+    return reading_id
 
 
 def give_up(bench: Bench, leased: ExamRecord, error: Exception, now: datetime) -> None:
@@ -318,6 +320,10 @@ def _summary(reading: Reading, taken: Route) -> dict[str, Any]:
         "calibrated_on_patients": reading.model.calibrated_on_patients,
         "rule": taken.rule,
     }
+
+
+def _in_words(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items())
 
 
 @contextmanager

@@ -34,6 +34,7 @@ READ_QUEUE = "read"
 DELIVER_QUEUE = "deliver"
 READ_TASK = "read_exam"
 DELIVER_TASK = "deliver"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 PRIORITIES = tuple(range(10))
 SEPARATOR = ":"
 REPUBLISH_SECONDS = 60.0
@@ -69,8 +70,9 @@ def celery_settings(broker_url: str, lease_seconds: float) -> dict[str, Any]:
         "task_time_limit": lease_seconds,
         "worker_prefetch_multiplier": 1,
         "worker_proc_alive_timeout": 120.0,
-        "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
+        "worker_log_format": LOG_FORMAT,
+        "worker_task_log_format": LOG_FORMAT,
         "worker_enable_remote_control": False,
         "worker_send_task_events": False,
     }

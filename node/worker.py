@@ -129,4 +129,6 @@ def _end_with_parent(**_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+for _noisy in ("pynetdicom", "httpx", "celery.worker.strategy", "celery.app.trace"):
+    logging.getLogger(_noisy).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")

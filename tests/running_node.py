@@ -178,9 +178,10 @@ class RunningNode:
 
 
 def settings_text(port: int, destinations: str, **values: object) -> str:
-    return SETTINGS.format(
-        **{"database_url": "", "broker_url": "", "settle_seconds": 60.0, **values, "port": port}
-    ) + destinations
+    return (
+        SETTINGS.format(**{"database_url": "", "broker_url": "", "settle_seconds": 60.0, **values, "port": port})
+        + destinations
+    )
 
 
 def pacs_destination(pacs: Pacs, name: str = "pacs") -> str:
