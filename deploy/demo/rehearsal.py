@@ -42,7 +42,8 @@ class Progress:
 @contextmanager
 def prepared_exams(run: Run) -> Iterator[Callable[[], list[DemoExam]]]:
     """Begin to make the exams in two processes; the call waits for them. In the order in which they are sent."""
-    with ProcessPoolExecutor(2) as pool:
+    pool = ProcessPoolExecutor(2)
+    try:
         phantoms = [pool.submit(phantom_exam, run, plan) for plan in PLANS]
         films = pool.submit(film_exams, run)
 
@@ -52,6 +53,8 @@ def prepared_exams(run: Run) -> Iterator[Callable[[], list[DemoExam]]]:
             return [first, incomplete, second, *others, chest_exam(run)]
 
         yield wait
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def rehearse(exams: list[DemoExam], node: NodeProcess, archive: Archive, progress: Progress) -> list[Outcome]:
