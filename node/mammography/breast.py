@@ -11,8 +11,16 @@ from node.mammography.views import Laterality
 
 WORKING_SIZE_PX = 320
 """Long side of the copy on which the breast is sought."""
-OPENING_SHARE = 0.02
+OPENING_SHARE = 0.03
 """Radius, as a share of the long side, below which bright things (lines, film edges, letters) fall off the breast."""
+CORE_SHARES = (0.08, 0.2)
+"""The core of the breast is brighter than a share of the way from background to tissue, between these two."""
+FADED_SHARE = 0.01
+"""The background's peak in the histogram has died away where a bin holds less than this share of the peak."""
+SKIN_SHARE = 0.4
+"""The dim skin around the core is brighter than this share of the core's level above the background,"""
+SKIN_REACH_SHARE = 0.03
+"""and no farther from the core than this share of the long side."""
 MARGIN_SHARE = 0.01
 """Background kept around the breast, as a share of the long side."""
 SMALLEST_SHARE = 0.01
@@ -81,30 +89,46 @@ def _inner(is_border: NDArray[np.bool_]) -> slice:
 
 
 def _largest_region(small: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-    threshold = _background_threshold(small)
-    if threshold is None:
+    levels = _levels(small)
+    if levels is None:
         return None
     radius = OPENING_SHARE * max(small.shape)
-    core = _eroded(ndimage.binary_fill_holes(small > threshold), radius)
-    labels, count = ndimage.label(core)
+    opened = _dilated(_eroded(small > levels.core, radius), radius)
+    labels, count = ndimage.label(_eroded(ndimage.binary_fill_holes(opened), radius))
     if count == 0:
         return None
     sizes = np.bincount(labels.ravel())[1:]
-    largest = _dilated(labels == 1 + int(np.argmax(sizes)), radius) & (small > threshold)
-    return _rows_filled(largest)
+    core = _dilated(labels == 1 + int(np.argmax(sizes)), radius)
+    skin = (small > levels.skin) & _dilated(core, SKIN_REACH_SHARE * max(small.shape))
+    return _rows_filled(core | skin) & _up_to_chest_wall(core, _chest_wall(core)[0])
 
 
-def _background_threshold(small: NDArray[np.float32]) -> float | None:
-    """A fifth of the way from the background's commonest grey to the median of what Otsu calls bright."""
+@dataclass(frozen=True, slots=True)
+class _Levels:
+    """Greys above which lie the core of the breast, and its dim skin."""
+
+    core: float
+    skin: float
+
+
+def _levels(small: NDArray[np.float32]) -> _Levels | None:
+    """From the background's commonest grey towards the median of what Otsu calls bright; None for a constant image.
+
+    The core begins where the background's peak in the histogram has died away: at once in a digital image, whose
+    fatty tissue is little brighter than air, and far up in a scanned film, whose background is lit unevenly.
+    """
     low, high = float(small.min()), float(small.max())
     if high - low < 1e-6:
         return None
     counts, edges = np.histogram(small, bins=256, range=(low, high))
     centres = (edges[:-1] + edges[1:]) / 2
     split = _otsu(counts, centres)
-    background = centres[int(np.argmax(counts[: split + 1]))]
-    tissue = float(np.median(small[small > edges[split + 1]]))
-    return float(background + 0.2 * (tissue - background))
+    peak = int(np.argmax(counts[: split + 1]))
+    background, tissue = float(centres[peak]), float(np.median(small[small > edges[split + 1]]))
+    faded = peak + int(np.argmax(counts[peak:] < FADED_SHARE * counts[peak]))
+    share = (float(centres[faded]) - background) / (tissue - background)
+    core = min(max(share, CORE_SHARES[0]), CORE_SHARES[1])
+    return _Levels(background + core * (tissue - background), background + SKIN_SHARE * core * (tissue - background))
 
 
 def _otsu(counts: NDArray[np.intp], centres: NDArray[np.float64]) -> int:

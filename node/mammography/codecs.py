@@ -210,7 +210,7 @@ def _stored_values(cells: NDArray[np.generic], layout: Layout, bits: int) -> NDA
         signed: NDArray[np.integer] = unsigned.view(np.dtype("<i2" if layout.bits_allocated == 16 else "i1"))
         return np.asarray((signed << unused) >> unused) if unused else signed
     if unused and int(unsigned.max()) >> bits:
-        return unsigned & np.asarray((1 << bits) - 1, dtype=layout.unsigned_type)
+        return np.bitwise_and(unsigned, (1 << bits) - 1)
     return unsigned
 
 

@@ -192,7 +192,7 @@ def _fitted(display: NDArray[np.float32], breast: Breast, preset: Preset) -> Pre
     rows = min(preset.height, max(1, round(crop.shape[0] * scale)))
     columns = min(preset.width, max(1, round(crop.shape[1] * scale)))
     mirrored = preset.mirror and breast.chest_wall is Laterality.RIGHT
-    picture = resize(crop, rows, columns) * _nearest(breast.mask, rows, columns)
+    picture = resize(crop, rows, columns) * resize(breast.mask, rows, columns)
     top = (preset.height - rows) // 2
     pixels = np.zeros((preset.height, preset.width), np.float32)
     pixels[top : top + rows, :columns] = picture[:, ::-1] if mirrored else picture
@@ -212,13 +212,6 @@ def _fitted(display: NDArray[np.float32], breast: Breast, preset: Preset) -> Pre
         model_columns=preset.width,
     )
     return PreparedView(np.clip(pixels, 0, 1), placement, breast.chest_wall, ())
-
-
-def _nearest(mask: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.bool_]:
-    """The mask at (rows, columns), each pixel from the cell that its centre lies in."""
-    row = ((np.arange(rows) + 0.5) * mask.shape[0] / rows).astype(np.intp)
-    column = ((np.arange(columns) + 0.5) * mask.shape[1] / columns).astype(np.intp)
-    return mask[np.ix_(row, column)]
 
 
 def _prepare_eight_bit(
