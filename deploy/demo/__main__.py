@@ -28,6 +28,7 @@ from deploy.demo.report import write_report
 from deploy.demo.table import render
 
 WORK_FOLDER = Path("data/demo")
+"""What the node, the PACS and the modality keep while the demo runs; deleted at a good end."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +53,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="leave the node (and the demo's PACS) running")
     parser.add_argument("--pacs", type=_peer, metavar="HOST:PORT:AET", help="send results to this PACS")
     parser.add_argument("--report", type=Path, default=Path("demo-report"), metavar="FOLDER", help="where it writes")
+    parser.add_argument("--work", type=Path, default=WORK_FOLDER, metavar="FOLDER", help="files of the run itself")
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER, metavar="FOLDER", help="another exam encoder")
     return parser.parse_args(arguments)
 
@@ -65,7 +67,7 @@ def _peer(text: str) -> Peer:
 
 def _run(options: argparse.Namespace) -> int:
     progress = Progress()
-    folder = WORK_FOLDER.resolve()
+    folder = options.work.resolve()
     _make_room(folder)
     with ExitStack() as stack:
         archive: Archive = RealArchive(options.pacs) if options.pacs else EmbeddedArchive(folder / "pacs")

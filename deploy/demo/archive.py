@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from deploy.demo.modality import AE_TITLE, can_echo
-from deploy.demo.node_process import HOST, NodeError, Peer, free_port
+from deploy.demo.modality import can_echo
+from deploy.demo.node_process import AE_TITLE, HOST, NodeError, Peer, free_port
 from deploy.demo.outcome import KINDS
 from deploy.demo.pacs import Arrival, arrivals
 
@@ -111,11 +111,11 @@ def _problem_in(arrival: Arrival) -> str | None:
 
 
 class RealArchive:
-    """A PACS that somebody else runs. Raises NodeError where it does not answer C-ECHO."""
+    """A PACS that somebody else runs, asked under the node's AE title. Raises NodeError without an answer to C-ECHO."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        if not can_echo(peer.host, peer.port, peer.ae_title):
+        if not can_echo(peer.host, peer.port, peer.ae_title, AE_TITLE):
             raise NodeError(f"{peer.ae_title} at {peer.host}:{peer.port} does not answer C-ECHO from {AE_TITLE}")
 
     def kinds(self, study_instance_uid: str) -> tuple[str, ...] | None:

@@ -25,7 +25,7 @@ _GAP = 4
 def save_capture(path: Path, target: Path) -> tuple[int, int]:
     """The Secondary Capture at `path` as a PNG; its width and height in pixels."""
     image = Image.fromarray(pydicom.dcmread(path).pixel_array)
-    image.save(target, optimize=True)
+    image.save(target)
     return image.size
 
 
@@ -40,7 +40,7 @@ def save_comparison(exam: DemoExam, marks: Sequence[Mark], target: Path) -> tupl
         place = HANGING.index(view)
         panel = _panel(pydicom.dcmread(path), view, exam, marks)
         page.paste(panel, ((place % 2) * (width + _GAP), (place // 2) * (height + _GAP)))
-    page.save(target, optimize=True)
+    page.save(target)
     return page.size
 
 

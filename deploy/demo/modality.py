@@ -16,13 +16,13 @@ class SendError(Exception):
     """The node did not take an image, or does not answer."""
 
 
-def can_echo(host: str, port: int, ae_title: str) -> bool:
+def can_echo(host: str, port: int, ae_title: str, calling_ae_title: str = AE_TITLE) -> bool:
     """C-ECHO: does the peer answer?"""
     try:
         socket.create_connection((host, port), timeout=2.0).close()
     except OSError:
         return False
-    ae = AE(ae_title=AE_TITLE)
+    ae = AE(ae_title=calling_ae_title)
     ae.add_requested_context(Verification)
     association = ae.associate(host, port, ae_title=ae_title)
     if not association.is_established:

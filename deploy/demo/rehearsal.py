@@ -19,7 +19,7 @@ from deploy.demo.phantom import PLANS, phantom_exam
 EXAM_SECONDS = 120.0
 """Longest wait for one exam."""
 SETTLE_SECONDS = 5.0
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 1.0
 _FINAL = ("read", "skipped", "failed")
 
 
@@ -107,7 +107,13 @@ def _outcome(exam: DemoExam, answer: Answer, archive: Archive, sent_at: float, p
     return Outcome(exam, answer, held, seconds, problems)
 
 
-def capture_files(outcomes: list[Outcome], archive: Archive) -> dict[str, Path]:
-    """By key of an exam, the file of its Secondary Capture as the PACS holds it."""
-    found = {outcome.exam.key: archive.capture(outcome.exam.study_instance_uid) for outcome in outcomes}
-    return {key: path for key, path in found.items() if path is not None}
+def capture_files(outcomes: list[Outcome], archive: Archive) -> dict[str, tuple[Path, str]]:
+    """By key of an exam, the file of its Secondary Capture and whose it is: the PACS's, else the node's own copy."""
+    found: dict[str, tuple[Path, str]] = {}
+    for outcome in outcomes:
+        received = archive.capture(outcome.exam.study_instance_uid)
+        if received is not None:
+            found[outcome.exam.key] = (received, "as the PACS received it")
+        elif outcome.answer.capture:
+            found[outcome.exam.key] = (Path(outcome.answer.capture), "as the node sent it")
+    return found

@@ -3,6 +3,7 @@
 import datetime
 import html
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -24,15 +25,14 @@ class Figure:
     text: str
 
 
-def write_report(folder: Path, outcomes: Sequence[Outcome], captures: dict[str, Path], about: dict[str, str]) -> Path:
-    """Write index.html and its pictures into `folder`; the page's path.
+Captures = dict[str, tuple[Path, str]]
+"""By key of an exam: the file of its Secondary Capture, and in words whose copy it is."""
 
-    `captures`: by key of an exam, the Secondary Capture that the PACS holds. `about`: facts for the head of the page.
-    """
+
+def write_report(folder: Path, outcomes: Sequence[Outcome], captures: Captures, about: dict[str, str]) -> Path:
+    """Write index.html and its pictures into `folder`; the page's path. `about`: facts for the head of the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    sections = []
-    for outcome in outcomes:
-        sections.append(_section(outcome, _figures(folder, outcome, captures)))
+    pictures = _draw(folder, outcomes, captures)
     wrong = [outcome for outcome in outcomes if not outcome.as_it_should]
     verdict = "Every exam ended as it should." if not wrong else f"{len(wrong)} of {len(outcomes)} exams went wrong."
     page = Template(_TEMPLATE.read_text()).substitute(
@@ -42,24 +42,32 @@ def write_report(folder: Path, outcomes: Sequence[Outcome], captures: dict[str, 
         facts="".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in about.items()),
         headings="".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in HEADINGS),
         rows="".join(_table_row(outcome) for outcome in outcomes),
-        sections="".join(sections),
+        sections="".join(_section(outcome, pictures[outcome.exam.key]) for outcome in outcomes),
     )
     index = folder / "index.html"
     index.write_text(page)
     return index
 
 
-def _figures(folder: Path, outcome: Outcome, captures: dict[str, Path]) -> list[Figure]:
+def _draw(folder: Path, outcomes: Sequence[Outcome], captures: Captures) -> dict[str, list[Figure]]:
+    """All pictures, in two processes; by key of an exam."""
+    with ProcessPoolExecutor(2) as pool:
+        jobs = {o.exam.key: pool.submit(_figures, folder, o, captures.get(o.exam.key)) for o in outcomes}
+        return {key: job.result() for key, job in jobs.items()}
+
+
+def _figures(folder: Path, outcome: Outcome, capture: tuple[Path, str] | None) -> list[Figure]:
     exam = outcome.exam
     if exam.expected.status != READ:
         return []
     found = []
-    if exam.key in captures:
-        name = f"{exam.key}-pacs.png"
-        text = f"{exam.title}: the Secondary Capture that the PACS received, heatmap and marked regions."
-        found.append(Figure(name, figures.save_capture(captures[exam.key], folder / name), text))
+    if capture is not None:
+        path, whose = capture
+        name = f"{exam.key}-capture.png"
+        text = f"{exam.title}: the Secondary Capture {whose}, with heatmap and marked regions."
+        found.append(Figure(name, figures.save_capture(path, folder / name), text))
     name = f"{exam.key}-truth.png"
-    text = f"{exam.title}: the images as sent with the node's marks and the known lesions. {compared(outcome)[2:]}."
+    text = f"{exam.title}: the images as sent with the node's marks and the known lesions: {compared(outcome)[2:]}."
     found.append(Figure(name, figures.save_comparison(exam, outcome.answer.marks, folder / name), text))
     return found
 

@@ -1,6 +1,7 @@
 """The outcome as text: a table for the terminal, and the same words for the report."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 
 from deploy.demo.cases import READ
@@ -25,8 +26,9 @@ def said(outcome: Outcome) -> str:
         return "\n".join([f"{answer.status}: {answer.reason}".strip(": "), *map(_wrong, outcome.problems)])
     lines = [f"right {_number(answer.right)}, left {_number(answer.left)}"]
     for view in dict.fromkeys(mark.view for mark in answer.marks):
-        marks = ", ".join(f"{_word(m.finding)} {m.probability:.2f}" for m in answer.marks if m.view == view)
-        lines.append(f"{view}: {marks}")
+        counts = Counter(f"{_word(m.finding)} {m.probability:.2f}" for m in answer.marks if m.view == view)
+        marks = (f"{text} (at {count} places)" if count > 1 else text for text, count in counts.items())
+        lines.append(f"{view}: {', '.join(marks)}")
     if not answer.marks:
         lines.append("no region marked")
     lines += [compared(outcome), *map(_wrong, outcome.problems)]

@@ -76,6 +76,8 @@ def test_the_table_shows_hits_and_misses() -> None:
     assert "right 0.91, left not assessed" in text
     assert "RCC: mass 0.90, mass 0.70" in text
     assert "1 of 1 lesion boxes hit, 1" in text
+    twice = Outcome(READ_EXAM, dataclasses.replace(answer, marks=(ON, ON)), (), None)
+    assert "RCC: mass 0.90 (at 2 places)" in row(twice)[2]
     assert max(map(len, text.splitlines())) <= 120
     assert row(Outcome(READ_EXAM, answer, (), 4.25))[4] == "4.2"
 
