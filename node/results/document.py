@@ -61,6 +61,9 @@ def new_document(
     """Patient, General Study, series, General Equipment and SOP Common modules of one result."""
     if not reading.views:
         raise EncodeError(f"reading of study {reading.study_instance_uid} has no views")
+    unread = {finding.view for finding in reading.findings} - {view.view for view in reading.views}
+    if unread:
+        raise EncodeError(f"findings in views that were not read: {', '.join(sorted(view.name for view in unread))}")
     source = source_of(reading.views[0], sources)
     dataset = Dataset()
     _copy_patient_and_study(dataset, source)

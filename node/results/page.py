@@ -22,7 +22,7 @@ from node.results.panel import (
 )
 from node.results.reading import Reading, ViewReading
 
-PANEL_WIDTH, PANEL_HEIGHT = 944, 760
+PANEL_WIDTH, PANEL_HEIGHT = 800, 860
 HEADER_HEIGHT, FOOTER_HEIGHT, GAP = 104, 72, 4
 PAGE_WIDTH = 2 * PANEL_WIDTH + GAP
 PAGE_HEIGHT = HEADER_HEIGHT + 2 * PANEL_HEIGHT + GAP + FOOTER_HEIGHT

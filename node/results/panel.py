@@ -6,11 +6,13 @@ right edge, the left breast on the left, however the image was stored and whatev
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from node.errors import EncodeError
 from node.mammography.findings import Finding, FindingKind
 from node.mammography.pixels import Placement
 from node.mammography.views import Laterality
@@ -29,7 +31,7 @@ HEAT_FULL = 1.5
 """Heat shown in the scale's last colour; 1.0 is the median peak at true lesions of the validation set."""
 HEAT_CLEAR = 0.15
 """Heat up to which the overlay is clear."""
-HEAT_OPACITY = 0.55
+HEAT_OPACITY = 0.45
 
 _SCALE = np.array(
     [(40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39), (252, 255, 164)],
@@ -103,6 +105,8 @@ def draw_panel(
     view: ViewReading, findings: Sequence[Finding], labels: Sequence[str], width: int, height: int, scale: float
 ) -> Image.Image:
     """RGB panel of one view: grey image, heat, a contour with the corners of its box, and a label for each finding."""
+    if view.heatmap is not None and view.heatmap.shape[1:] != view.display.shape:
+        raise EncodeError(f"heat of {view.view} is not registered on the model's pixels: {view.heatmap.shape}")
     where = panel_map(view, width, height, scale)
     panel = Image.new("RGB", (width, height))
     left, top, right, bottom = (round(value) for value in where.panel_box)
@@ -126,10 +130,17 @@ def _placed(image: Image.Image, where: PanelMap, size: tuple[int, int], filter_:
 
 def heat_colours(heat: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Heat (h, w) to colours (h, w, 3) and opacity (h, w); clear up to HEAT_CLEAR."""
-    position = np.clip(heat / HEAT_FULL, 0.0, 1.0) * (len(_SCALE) - 1)
-    lower = np.minimum(position.astype(int), len(_SCALE) - 2)
-    share = (position - lower)[..., None]
-    colours = _SCALE[lower] * (1.0 - share) + _SCALE[lower + 1] * share
+    colours, opacity = _heat_tables()
+    index = (np.clip(heat, 0.0, HEAT_FULL) * np.float32(255.0 / HEAT_FULL)).astype(np.uint8)
+    return colours[index], opacity[index]
+
+
+@cache
+def _heat_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Colours (256, 3) and opacity (256,) for heat from 0 to HEAT_FULL."""
+    heat = np.linspace(0.0, HEAT_FULL, 256)
+    points = np.linspace(0.0, HEAT_FULL, len(_SCALE))
+    colours = np.stack([np.interp(heat, points, _SCALE[:, channel]) for channel in range(3)], axis=1)
     ramp = np.clip((heat - HEAT_CLEAR) / (0.7 - HEAT_CLEAR), 0.0, 1.0)
     opacity = HEAT_OPACITY * ramp * ramp * (3.0 - 2.0 * ramp)
     return np.round(colours).astype(np.uint8), np.round(opacity * 255.0).astype(np.uint8)

@@ -36,6 +36,7 @@ def encode(reading: Reading, sources: Mapping[View, Dataset]) -> EncodedResult:
     dataset.SecondaryCaptureDeviceManufacturerModelName = reading.model.name[:64]
     dataset.BurnedInAnnotation = "NO"
     dataset.PatientOrientation = []
+    # Empty and not absent: it shows both sides, and dciodvfy misses a Laterality wherever none is told (2C).
     dataset.Laterality = ""
     copy_lossy_history(dataset, images)
     dataset.SourceImageSequence = [source_image_reference(image) for image in images]

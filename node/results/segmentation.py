@@ -24,7 +24,6 @@ from node.results.document import (
     source_of,
     to_result,
 )
-from node.results.ours import MANUFACTURER
 from node.results.reading import EncodedResult, Reading, ResultKind, ViewReading
 
 SEGMENT_COLOURS: dict[FindingKind, tuple[int, int, int]] = {
@@ -104,7 +103,7 @@ def _describe_image(dataset: Dataset, view: ViewReading, source: Dataset) -> Non
     dataset.SegmentsOverlap = "UNDEFINED"
     dataset.ContentLabel = f"AI_{view.view.name}"
     dataset.ContentDescription = DISCLAIMER
-    dataset.ContentCreatorName = MANUFACTURER
+    dataset.ContentCreatorName = "mammoclip^node"
     dataset.ReferencedSeriesSequence = series_references([source], "ReferencedInstanceSequence")
 
 

@@ -25,7 +25,8 @@ def _uid(*parts: object) -> str:
 
 
 def _identity(reading: Reading) -> tuple[object, ...]:
-    return (*_model(reading.model), sorted(reading.selection), reading.settings_hash, ENCODER_VERSION)
+    model, words = reading.model, (reading.model.calibrated_on_patients, reading.allow_probability)
+    return (*_model(model), model.preset, *words, sorted(reading.selection), reading.settings_hash, ENCODER_VERSION)
 
 
 def _model(model: ModelIdentity) -> tuple[str, ...]:

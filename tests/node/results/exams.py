@@ -11,7 +11,7 @@ from node.interpretation import interpret
 from node.mammography.contract import Calibration, ModelContract, OperatingPoint, Prediction
 from node.mammography.findings import FindingKind
 from node.mammography.pixels import Placement, PreparedView
-from node.mammography.views import LCC, LMLO, RCC, RMLO, STANDARD_VIEWS, Laterality, View, ViewPosition
+from node.mammography.views import LMLO, RCC, RMLO, STANDARD_VIEWS, Laterality, View, ViewPosition
 from node.results.orientation import patient_orientation
 from node.results.reading import ModelIdentity, Reading, ViewReading
 from node.settings import ReadingSettings

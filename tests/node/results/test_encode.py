@@ -1,0 +1,244 @@
+"""Every object: from bytes, valid, the source's patient and study, our equipment, the same twice."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from io import BytesIO
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
+
+from node.errors import EncodeError
+from node.mammography.views import LCC, LMLO, RCC, RMLO, STANDARD_VIEWS
+from node.results import encode_all, segmentation, structured_report
+from node.results.ours import is_ours
+from node.results.reading import EncodedResult, ResultKind
+from tests.node.results import exams
+from tests.node.results.validators import entity_errors, iod_errors
+
+PERSONAL = (
+    "SpecificCharacterSet",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "StudyDescription",
+)
+
+
+def read(result: EncodedResult) -> Dataset:
+    return pydicom.dcmread(BytesIO(result.content))
+
+
+@pytest.fixture(scope="module")
+def results() -> tuple[EncodedResult, ...]:
+    return encode_all(exams.reading(), exams.sources())
+
+
+def test_one_report_one_segmentation_for_each_view_with_findings_one_page(results):
+    assert [result.kind.value for result in results] == ["SR", "SEG", "SEG", "SEG", "SC"]
+
+
+def test_no_result_breaks_its_iod(results, tmp_path):
+    assert {result.sop_instance_uid: iod_errors(result.content, tmp_path) for result in results} == {
+        result.sop_instance_uid: [] for result in results
+    }
+
+
+def test_an_exam_without_findings_has_a_report_and_a_page(tmp_path):
+    made = encode_all(exams.reading(views=(RCC, LCC, RMLO), lesions={}), exams.sources())
+    assert [result.kind for result in made] == [ResultKind.STRUCTURED_REPORT, ResultKind.SECONDARY_CAPTURE]
+    assert [iod_errors(result.content, tmp_path) for result in made] == [[], []]
+
+
+def test_the_same_reading_gives_the_same_bytes(results):
+    again = encode_all(exams.reading(), exams.sources())
+    assert [result.content for result in again] == [result.content for result in results]
+
+
+def test_results_say_what_they_hold(results):
+    for result in results:
+        dataset = read(result)
+        assert dataset.SOPInstanceUID == dataset.file_meta.MediaStorageSOPInstanceUID == result.sop_instance_uid
+        assert dataset.SOPClassUID == dataset.file_meta.MediaStorageSOPClassUID == result.sop_class_uid
+        assert dataset.file_meta.TransferSyntaxUID == result.transfer_syntax_uid
+
+
+def test_patient_and_study_are_the_source_s(results):
+    source = exams.source(RCC)
+    for result in results:
+        dataset = read(result)
+        for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate"):
+            assert dataset[keyword].value == source[keyword].value
+        assert str(dataset.ReferringPhysicianName) == "Weiß^Jörg"
+        assert dataset.AccessionNumber == "A4711"
+
+
+def test_series_are_ours_and_high(results):
+    datasets = [read(result) for result in results]
+    series = {dataset.Modality: dataset.SeriesInstanceUID for dataset in datasets}
+    assert len(set(series.values())) == 3
+    assert exams.source(RCC).SeriesInstanceUID not in series.values()
+    assert {dataset.Modality: int(dataset.SeriesNumber) for dataset in datasets} == {
+        "SR": 9000,
+        "SEG": 9001,
+        "OT": 9002,
+    }
+    assert all("research" in dataset.SeriesDescription for dataset in datasets)
+
+
+def test_every_result_is_recognised_as_ours_and_no_source_is(results):
+    assert all(is_ours(read(result)) for result in results)
+    assert not any(is_ours(source) for source in exams.sources().values())
+
+
+def test_the_algorithm_is_named(results):
+    for result in results:
+        dataset = read(result)
+        (item,) = dataset.ContributingEquipmentSequence
+        assert (item.Manufacturer, item.ManufacturerModelName) == ("mammoclip-node", "exam_encoder")
+        assert list(item.SoftwareVersions) == ["1", "openvino bf16"]
+        assert item.DeviceSerialNumber == "5e" * 32
+        assert dataset.ContentQualification == "RESEARCH"
+
+
+def test_times_are_the_reading_s(results):
+    for result in results:
+        dataset = read(result)
+        assert (dataset.ContentDate, dataset.ContentTime) == ("20260314", "123015.250000")
+
+
+def test_times_are_in_the_source_s_zone():
+    headers = {view: exams.source(view, TimezoneOffsetFromUTC="-0530") for view in STANDARD_VIEWS}
+    dataset = read(structured_report.encode(exams.reading(headers=headers), headers))
+    assert (dataset.ContentDate, dataset.ContentTime) == ("20260314", "070015.250000")
+    assert dataset.TimezoneOffsetFromUTC == "-0530"
+
+
+@pytest.mark.parametrize("offset", ["", "0100", "+9999", "late"])
+def test_an_offset_that_is_none_counts_as_utc(offset):
+    headers = exams.sources()
+    headers[RCC].TimezoneOffsetFromUTC = offset
+    assert read(structured_report.encode(exams.reading(), headers)).ContentTime == "123015.250000"
+
+
+def test_what_the_source_lacks_is_empty_and_still_valid(tmp_path):
+    lacking = dict.fromkeys((*PERSONAL, "PatientOrientation", "ImagerPixelSpacing"))
+    headers = {view: exams.source(view, **lacking) for view in STANDARD_VIEWS}
+    made = encode_all(exams.reading(headers=headers), headers)
+    assert [iod_errors(result.content, tmp_path) for result in made] == [[]] * 5
+    dataset = read(made[0])
+    assert (dataset.PatientName, dataset.StudyID, dataset.AccessionNumber) == ("", "", "")
+    assert dataset.PatientID == "P-000123"
+
+
+def test_empty_values_long_uids_and_other_alphabets_stay(tmp_path):
+    headers = {}
+    for number, view in enumerate(STANDARD_VIEWS):
+        uid = "1.2.826.0.1.3680043.10.1557." + str(number + 1) * 36
+        assert len(uid) == 64
+        changes = {
+            "SpecificCharacterSet": ["", "ISO 2022 IR 87"],
+            "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+            "ReferringPhysicianName": "",
+            "SOPInstanceUID": uid,
+        }
+        headers[view] = exams.source(view, **changes)
+    made = encode_all(exams.reading(headers=headers), headers)
+    assert [iod_errors(result.content, tmp_path) for result in made] == [[]] * 5
+    for result in made:
+        dataset = read(result)
+        assert dataset.PatientName.ideographic == "山田^太郎"
+        assert list(dataset.SpecificCharacterSet) == ["", "ISO 2022 IR 87"]
+
+
+def test_sources_as_they_come_from_a_file_with_letters_that_no_character_set_names(monkeypatch):
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.IGNORE)
+    headers = {}
+    for view in STANDARD_VIEWS:
+        raw = part10(exams.source(view)).replace(
+            b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100", b"\x08\x00\x05\x00CS\x0a\x00" + b" " * 10
+        )
+        headers[view] = pydicom.dcmread(BytesIO(raw))
+    made = encode_all(exams.reading(headers=headers), headers)
+    assert all("M\xfcller^\xc4nne".encode("latin-1") in result.content for result in made)
+
+
+def part10(dataset: Dataset) -> bytes:
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    content = BytesIO()
+    pydicom.dcmwrite(content, dataset, enforce_file_format=True)
+    return content.getvalue()
+
+
+def test_sources_and_results_are_one_patient_one_study(results, tmp_path):
+    files = []
+    contents = [part10(source) for source in exams.sources().values()] + [result.content for result in results]
+    for number, content in enumerate(contents):
+        files.append(tmp_path / f"{number}.dcm")
+        files[-1].write_bytes(content)
+    assert entity_errors(files) == []
+
+
+def test_a_source_that_was_not_read_is_refused():
+    headers = exams.sources()
+    headers[LCC].SOPInstanceUID = "1.2.3"
+    with pytest.raises(EncodeError, match="no source data set for LCC"):
+        encode_all(exams.reading(), headers)
+
+
+def test_a_finding_in_a_view_that_was_not_read_is_refused():
+    whole, part = exams.reading(), exams.reading(views=(RCC, LCC))
+    with pytest.raises(EncodeError, match="LMLO"):
+        encode_all(replace(part, findings=whole.findings), exams.sources())
+
+
+def test_heat_that_is_not_registered_is_refused():
+    made = exams.reading()
+    raw = replace(made.views[0], heatmap=np.zeros((2, 24, 14), np.float32))
+    with pytest.raises(EncodeError, match="not registered"):
+        encode_all(replace(made, views=(raw, *made.views[1:])), exams.sources())
+
+
+def test_a_time_without_a_zone_is_refused():
+    with pytest.raises(EncodeError, match="zone"):
+        encode_all(exams.reading(read_at=datetime(2026, 3, 14, 12, 0)), exams.sources())
+
+
+def test_lossy_sources_make_lossy_results():
+    headers = {
+        view: exams.source(view, LossyImageCompression="01", LossyImageCompressionRatio="12.5")
+        for view in STANDARD_VIEWS
+    }
+    made = [read(result) for result in encode_all(exams.reading(headers=headers), headers)]
+    images = [dataset for dataset in made if dataset.SOPClassUID != Comprehensive3DSRStorage]
+    assert {dataset.LossyImageCompression for dataset in images} == {"01"}
+    assert {float(dataset.LossyImageCompressionRatio) for dataset in images} == {12.5}
+
+
+def test_another_time_changes_no_uid_and_another_model_changes_all(results):
+    def uids(reading):
+        made = (structured_report.encode(reading, exams.sources()), *segmentation.encode(reading, exams.sources()))
+        return [result.sop_instance_uid for result in made]
+
+    made = exams.reading()
+    here = [result.sop_instance_uid for result in results[:-1]]
+    assert uids(replace(made, read_at=datetime(2027, 1, 1, tzinfo=UTC))) == here
+    assert not set(uids(replace(made, model=replace(made.model, weights_hash="6f" * 32)))) & set(here)
+
+
+def test_order_of_views_is_kept(results):
+    uids = [exams.source(view).SOPInstanceUID for view in (RCC, RMLO, LMLO)]
+    segmentations = [read(result) for result in results if result.kind is ResultKind.SEGMENTATION]
+    seen = [
+        item.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID
+        for item in segmentations
+    ]
+    assert seen == uids

@@ -1,0 +1,124 @@
+"""The page of pictures: marks on lesions, breasts as hung, missing views said, no patient."""
+
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pydicom
+import pytest
+
+from node.mammography.pixels import Placement
+from node.mammography.views import LMLO, RCC, STANDARD_VIEWS, Laterality
+from node.results import page, secondary_capture
+from node.results.panel import draw_panel, heat_colours, panel_map
+from node.results.reading import ViewReading
+from tests.node.results import exams
+
+WIDTH, HEIGHT, SCALE = 400, 430, 430 / exams.ROWS
+
+
+def view_with_spot(view, mirrored: bool, wall_left: bool) -> tuple[ViewReading, np.ndarray]:
+    """A view whose model image has one bright spot, and the spot's place in model pixels."""
+    display = np.zeros((exams.H, exams.W), np.float32)
+    display[:, : exams.W // 2] = 0.3
+    spot = np.array([60.0, 140.0])
+    if not wall_left:
+        display = display[:, ::-1].copy()
+        spot = np.array([exams.W - 60.0, 140.0])
+    y, x = np.mgrid[: exams.H, : exams.W] + 0.5
+    display += 0.7 * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / 20.0).astype(np.float32)
+    made = exams.reading(lesions={}).views[STANDARD_VIEWS.index(view)]
+    place = made.placement
+    fields = {name: getattr(place, name) for name in place.__slots__} | {"mirrored": mirrored}
+    return replace(made, display=display, placement=Placement(**fields), heatmap=None), spot
+
+
+@pytest.mark.parametrize("view", STANDARD_VIEWS, ids=str)
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("wall_left", [False, True])
+def test_marks_fall_on_what_is_drawn_and_breasts_hang_as_they_should(view, mirrored, wall_left):
+    made, spot = view_with_spot(view, mirrored, wall_left)
+    panel = np.asarray(draw_panel(made, [], [], WIDTH, HEIGHT, SCALE)).max(axis=2)
+    brightest = np.argwhere(panel >= panel.max() - 2).mean(axis=0)[::-1] + 0.5
+    where = panel_map(made, WIDTH, HEIGHT, SCALE)
+    through_stored = made.placement.to_model(made.placement.to_stored(spot[None]))
+    assert np.hypot(*(where.to_panel(through_stored)[0] - brightest)) < 1.5
+    tissue = np.flatnonzero((panel > 50).any(axis=0))
+    if view.laterality is Laterality.RIGHT:
+        assert tissue[-1] == WIDTH - 1
+        assert tissue[0] > WIDTH // 2
+    else:
+        assert tissue[0] == 0
+        assert tissue[-1] < WIDTH // 2
+
+
+def test_the_page_has_its_size_and_shows_heat_where_lesions_are():
+    made = exams.reading()
+    with_heat, without = page.render_page(made), page.render_page(exams.reading(lesions={}))
+    assert with_heat.shape == (page.PAGE_HEIGHT, page.PAGE_WIDTH, 3)
+    assert with_heat.dtype == np.uint8
+    quiet = page.HEADER_HEIGHT + page.PANEL_HEIGHT // 4
+    lcc = np.s_[quiet : page.HEADER_HEIGHT + page.PANEL_HEIGHT, page.PANEL_WIDTH + page.GAP :]
+    rcc = np.s_[quiet : page.HEADER_HEIGHT + page.PANEL_HEIGHT, : page.PANEL_WIDTH]
+    assert (with_heat[lcc] == without[lcc]).all()
+    assert (with_heat[rcc] != without[rcc]).any()
+
+
+def test_a_missing_view_says_so_and_another_does_not():
+    made = page.render_page(exams.reading(views=tuple(view for view in STANDARD_VIEWS if view != LMLO)))
+    panel = made[page.HEADER_HEIGHT + page.PANEL_HEIGHT + page.GAP : -page.FOOTER_HEIGHT, page.PANEL_WIDTH + page.GAP :]
+    amber = (panel == page._AMBER).all(axis=2)
+    assert amber.sum() > 500
+    assert panel[100:200, 100:200].max() == 0
+
+
+def test_one_view_is_drawn_alone_with_its_own_findings():
+    made = exams.reading()
+    rcc = page.render_view(made.views[0], made.findings)
+    assert rcc.shape == (page.PANEL_HEIGHT, page.PANEL_WIDTH, 3)
+    assert (page.render_view(made.views[0], made.findings) != page.render_view(made.views[0], ())).any()
+    assert (page.render_view(made.views[1], made.findings) == page.render_view(made.views[1], ())).all()
+
+
+def test_low_heat_is_clear_and_the_scale_rises():
+    colours, opacity = heat_colours(np.array([[0.0, 0.1, 0.5, 1.0, 1.5, 9.0]], np.float32))
+    assert opacity[0, :2].tolist() == [0, 0]
+    assert (np.diff(opacity[0].astype(int)) >= 0).all()
+    luminance = colours[0] @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(luminance) >= 0).all()
+
+
+def test_labels_do_not_overlap_or_leave_the_panel():
+    made = exams.reading()
+    finding = made.findings[0]
+    view = made.views[0]
+    many = [finding] * 5
+    drawn = draw_panel(view, many, ["Mass 0.87"] * 5, WIDTH, HEIGHT, SCALE)
+    assert drawn.size == (WIDTH, HEIGHT)
+
+
+def test_the_capture_is_the_page_and_no_mammogram():
+    made = exams.reading()
+    dataset = pydicom.dcmread(BytesIO(secondary_capture.encode(made, exams.sources()).content))
+    assert (dataset.pixel_array == page.render_page(made)).all()
+    assert dataset.Modality == "OT"
+    assert dataset.BurnedInAnnotation == "NO"
+    assert list(dataset.ImageType) == ["DERIVED", "SECONDARY"]
+    assert dataset.PhotometricInterpretation == "RGB"
+    uids = [item.ReferencedSOPInstanceUID for item in dataset.SourceImageSequence]
+    assert uids == [view.sop_instance_uid for view in made.views]
+
+
+def test_the_page_knows_no_patient():
+    renamed = {view: exams.source(view, PatientName="Other^Name", PatientID="X") for view in STANDARD_VIEWS}
+    here = pydicom.dcmread(BytesIO(secondary_capture.encode(exams.reading(), exams.sources()).content))
+    there = pydicom.dcmread(BytesIO(secondary_capture.encode(exams.reading(headers=renamed), renamed).content))
+    assert here.PixelData == there.PixelData
+
+
+def test_a_right_view_shows_its_lesion_left_of_its_chest_wall():
+    made = exams.reading()
+    where = panel_map(made.views[0], WIDTH, HEIGHT, SCALE)
+    _, x, y = exams.LESIONS[RCC]
+    (at,) = where.to_panel(made.views[0].placement.to_model(np.array([[x, y]])))
+    assert at == pytest.approx([WIDTH - (exams.COLUMNS - x) * SCALE, y * SCALE], abs=0.5)
