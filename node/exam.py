@@ -137,30 +137,15 @@ FOR_PROCESSING = "FOR PROCESSING"
 INTENT_OF_CLASS = {MG_FOR_PRESENTATION: FOR_PRESENTATION, MG_FOR_PROCESSING: FOR_PROCESSING}
 """Presentation Intent Type where the data set does not state it (PS3.3 C.8.11.1)."""
 
+# fmt: off
 ROUTING_KEYWORDS = (
-    "Modality",
-    "SOPClassUID",
-    "Manufacturer",
-    "ManufacturerModelName",
-    "SoftwareVersions",
-    "DeviceSerialNumber",
-    "DetectorID",
-    "StationName",
-    "InstitutionName",
-    "InstitutionalDepartmentName",
-    "StudyDescription",
-    "SeriesDescription",
-    "ProtocolName",
-    "RequestedProcedureDescription",
-    "BodyPartExamined",
-    "PresentationIntentType",
-    "ImageType",
-    "ImageLaterality",
-    "ViewPosition",
-    "BreastImplantPresent",
-    "PartialView",
-    "QualityControlImage",
+    "Modality", "SOPClassUID", "Manufacturer", "ManufacturerModelName", "SoftwareVersions",
+    "DeviceSerialNumber", "DetectorID", "StationName", "InstitutionName", "InstitutionalDepartmentName",
+    "StudyDescription", "SeriesDescription", "ProtocolName", "RequestedProcedureDescription",
+    "BodyPartExamined", "PresentationIntentType", "ImageType", "ImageLaterality", "ViewPosition",
+    "BreastImplantPresent", "PartialView", "QualityControlImage",
 )
+# fmt: on
 """What routing rules may match, beside SourceApplicationEntityTitle of the file meta: nothing about the patient."""
 
 PATIENTS_DIFFER = "patients differ"
@@ -177,9 +162,10 @@ def instance_of(
     received_at: datetime,
     from_patient_orientation: bool,
 ) -> Instance:
-    """What a data set's header says. Never fails on an odd value: what cannot be read counts as absent.
+    """What a data set's header says; pixel data is not needed. `from_patient_orientation` as in views.view_of.
 
-    Pixel data is not needed. `from_patient_orientation` as in views.view_of.
+    Odd values count as absent where only sorting and routing want them. Raises ValueError or TypeError where an
+    element that tells what the image is cannot be read as its VR says.
     """
     modality = _text(dataset, "Modality")
     sop_class_uid = _text(dataset, "SOPClassUID")
@@ -230,10 +216,10 @@ def assemble(study_instance_uid: str, instances: Sequence[Instance], settings: E
 
 def why_not_read(instance: Instance, settings: ExamSettings) -> str | None:
     """Why one instance can be none of the four images, in words; None where it can."""
-    if instance.is_tomosynthesis:
-        return TOMOSYNTHESIS
     if instance.modality != "MG":
         return f"no mammogram: {instance.modality or 'no modality'}"
+    if instance.is_tomosynthesis:
+        return TOMOSYNTHESIS
     if instance.sop_class_uid not in MAMMOGRAM_CLASSES:
         return f"no mammogram: {UID(instance.sop_class_uid).name}"
     if instance.is_quality_control:

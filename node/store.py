@@ -7,6 +7,7 @@ instances/<Study Instance UID>/<SOP Instance UID>.<content hash, 16 digits>.dcm 
 import hashlib
 import os
 import uuid
+from io import FileIO
 from pathlib import Path
 
 from node.encoded import checked_uid
@@ -28,15 +29,16 @@ class IncomingFile:
         self.name = str(self.path)
         self.file = self
         self.error: OSError | None = None
+        self._stream: FileIO | None = None
         try:
-            self._stream = self.path.open("xb", buffering=0)
+            self._stream = FileIO(self.path, "x")
         except OSError as error:
             self.error = error
 
     def write(self, content: bytes) -> int:
         """Append. Says that all was written; `error` says whether it was."""
         rest = memoryview(content)
-        while rest and self.error is None:
+        while rest and self.error is None and self._stream is not None:
             try:
                 rest = rest[self._stream.write(rest) :]
             except OSError as error:
@@ -50,7 +52,7 @@ class IncomingFile:
     def sync(self) -> None:
         """Have it on the disk. Raises OutOfResourcesError, also for an earlier failure to write."""
         try:
-            if self.error is None:
+            if self.error is None and self._stream is not None:
                 os.fsync(self._stream.fileno())
         except OSError as error:
             self.error = error
@@ -63,7 +65,7 @@ class IncomingFile:
 
     def close(self) -> None:
         """Close the file; it stays where it is."""
-        if self.error is None:
+        if self._stream is not None:
             self._stream.close()
 
     def discard(self) -> None:
