@@ -17,7 +17,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification
 
 from tests.models import make_tiny_model
-from tests.servers import end, free_port, listens, wait_until
+from tests.servers import end, free_port, wait_until
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -165,11 +165,21 @@ class RunningNode:
         return latest
 
     def start(self) -> None:
+        before = self.log().count("listens on") if (self.folder / "node.log").exists() else 0
         with (self.folder / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command("serve"), cwd=REPOSITORY, env=self.environment, stdout=log, stderr=log
+                self.command("serve"),
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
-        wait_until(lambda: listens(self.port) or self.process.poll() is not None, 30.0, "the node did not start")
+        wait_until(
+            lambda: self.log().count("listens on") > before or self.process.poll() is not None,
+            30.0,
+            "the node did not start",
+        )
         assert self.process.poll() is None, self.log()
 
     def stop(self) -> int:

@@ -1,6 +1,5 @@
 """The whole node as a process: C-STORE in, SR, SEG and SC out; crashes; destinations that are down or refuse."""
 
-import contextlib
 import os
 import signal
 from pathlib import Path
@@ -14,12 +13,24 @@ from pydicom.uid import (
 )
 
 from node.broker import connect, socket_path
-from node.mammography.views import LCC, LMLO, RCC, RMLO
+from node.database import open_database
+from node.database.leases import leased_exams
+from node.database.readings import readings_of
+from node.mammography.views import LCC, LMLO, RCC
 from tests import mammograms
 from tests.running_node import Pacs, pacs_destination, running_node
 from tests.servers import free_port, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning")
+
+
+def _kill_process(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def _kill_worker_and_its_children(pid: int) -> None:
+    """Workers are started as leaders of a session of their own; their readers belong to it."""
+    os.killpg(os.getsid(pid), signal.SIGKILL)
 
 
 def test_results_of_an_exam_stand_in_the_pacs(tmp_path: Path) -> None:
@@ -40,3 +51,61 @@ def test_results_of_an_exam_stand_in_the_pacs(tmp_path: Path) -> None:
         assert {str(ds.StudyInstanceUID) for ds in pacs.received} == {study}
         assert {ds.file_meta.TransferSyntaxUID for ds in pacs.received} == {ImplicitVRLittleEndian}
     assert node.process.returncode == 0
+
+
+def test_killed_readers_exams_are_read_again_and_once(tmp_path: Path) -> None:
+    pacs = Pacs(free_port())
+    with pacs.running(), running_node(tmp_path, pacs_destination(pacs)) as node:
+        database = open_database(f"sqlite:///{tmp_path / 'data' / 'node.db'}")
+        for kill in (_kill_process, _kill_worker_and_its_children):
+            images = mammograms.exam(bright=[RCC])
+            study = str(images[0].StudyInstanceUID)
+            mammograms.send(images, node.port)
+            wait_until(lambda: bool(leased_exams(database)), 30.0, "nobody reads")
+            [(leased, owner)] = leased_exams(database)
+            assert leased == study
+            kill(int(owner.split("/")[2]))
+            said = node.wait_for(study, "read")
+            assert said["attempts"] == 2, node.log()
+            assert said["reading"]["number"] == 1
+            assert len(readings_of(database, study)) == 1
+            assert sorted(delivery["kind"] for delivery in said["deliveries"]) == ["SC", "SEG", "SR"]
+            of_study = [ds for ds in pacs.received if ds.StudyInstanceUID == study]
+            assert len(of_study) == len({ds.SOPInstanceUID for ds in of_study}) == 3
+        database.close()
+    assert "ALARM the worker that read" in node.log()
+
+
+def test_lost_broker_loses_no_exam(tmp_path: Path) -> None:
+    pacs = Pacs(free_port())
+    with pacs.running(), running_node(tmp_path, pacs_destination(pacs)) as node:
+        url = f"redis+socket://{socket_path(tmp_path / 'data')}"
+        first, second, third = (mammograms.exam() for _ in range(3))
+        mammograms.send(first, node.port)
+        with connect(url) as client:
+            client.flushall()
+        node.wait_for(str(first[0].StudyInstanceUID), "read")
+        with connect(url) as client:
+            os.kill(client.info("server")["process_id"], signal.SIGKILL)
+        assert mammograms.send(second, node.port) == [0x0000] * 4  # the listener does not wait for a broker
+        node.wait_for(str(second[0].StudyInstanceUID), "read")
+        mammograms.send(third, node.port)
+        said = node.wait_for(str(third[0].StudyInstanceUID), "read")
+        assert said["attempts"] == 1
+        assert len(pacs.uids()) == len(set(pacs.uids())) == 6
+    assert "ALARM the embedded broker ended" in node.log()
+
+
+def test_killed_node_goes_on_after_a_restart(tmp_path: Path) -> None:
+    pacs = Pacs(free_port())
+    images = mammograms.exam(bright=[RCC])
+    study = str(images[0].StudyInstanceUID)
+    with running_node(tmp_path, pacs_destination(pacs)) as node:
+        mammograms.send(images, node.port)
+        node.process.kill()
+        node.process.wait()
+        node.start()
+        with pacs.running():
+            said = node.wait_for(study, "read", 60.0)
+        assert said["reading"]["number"] == 1
+        assert len(pacs.uids()) == len(set(pacs.uids())) == 3
