@@ -35,7 +35,7 @@ class IncomingFile:
         except OSError as error:
             self.error = error
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: bytes | bytearray) -> int:
         """Append. Says that all was written; `error` says whether it was."""
         rest = memoryview(content)
         while rest and self.error is None and self._stream is not None:

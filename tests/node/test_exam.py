@@ -137,7 +137,7 @@ def test_different_patients_are_a_skip_at_once_and_an_alarm() -> None:
     assert standing(exam, SETTINGS, after(0)) == Standing(ExamStatus.SKIPPED, "patients differ", "", None)
 
 
-PROCESSING = {"presentation_intent_type": "FOR PROCESSING", "sop_class_uid": MG_FOR_PROCESSING}
+PROCESSING: dict[str, Any] = {"presentation_intent_type": "FOR PROCESSING", "sop_class_uid": MG_FOR_PROCESSING}
 # images, read_incomplete, seconds since the last image -> complete, waiting for
 COMPLETENESS: dict[str, tuple[list[Any], bool, float, bool, str]] = {
     "four For Presentation": (four(), False, 0, True, ""),
