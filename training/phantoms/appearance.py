@@ -73,7 +73,7 @@ def _mass(rng: np.random.Generator, subtype: str, centre: Point, size: float, co
     radius = 0.5 * size * spread / max(aspect, 1.0)
     star = Star(*centre, radius, aspect, float(rng.uniform(0, np.pi)), _waves(rng, orders, amplitude))
     edge_mm = edge * float(rng.uniform(0.7, 1.6))
-    opacity = 0.17 * contrast * (0.72 + 0.028 * min(size, 22.0))
+    opacity = 0.23 * contrast * (0.72 + 0.028 * min(size, 22.0))
     body = Blob(star, opacity, edge_mm, dome)
     if subtype != "spiculated":
         return Shapes(star, (body,))

@@ -18,7 +18,7 @@ from training.phantoms.lesions import (
     draw_size,
 )
 
-GENERATOR_VERSION = "1.0.0"
+GENERATOR_VERSION = "1.1.0"
 """Changes with anything that changes a pixel, a mask or a sentence."""
 
 TRAIN_SEED = 0
