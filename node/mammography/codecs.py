@@ -5,7 +5,6 @@ JPEG 2000 0.6 s on two cores (OpenJPEG), HTJ2K 0.1 s (OpenJPH), JPEG Extended 0.
 """
 
 import os
-import zlib
 from collections.abc import Callable
 from copy import copy, deepcopy
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.encaps import generate_fragments, parse_basic_offsets
 from pydicom.filebase import DicomBytesIO
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, RLELossless
 from rle.rle import decode_frame as decode_rle_frame
 
 from node.errors import PixelError
@@ -35,7 +34,6 @@ DECODER_ERRORS = (
     RuntimeError,
     TypeError,
     ValueError,
-    zlib.error,
 )
 """What the decoders and the encapsulation parser raise on bad input."""
 
@@ -115,10 +113,10 @@ def decode(dataset: Dataset) -> NDArray[np.integer]:
     if "PixelData" not in dataset:
         raise PixelError("no Pixel Data")
     syntax = transfer_syntax_of(dataset)
-    if not syntax.is_encapsulated:
-        return _stored_values(_native(dataset, layout, syntax), layout, layout.bits_stored)
     if syntax not in _DECODERS:
-        raise PixelError(f"transfer syntax {syntax.name} is not supported")
+        if syntax.is_encapsulated:
+            raise PixelError(f"transfer syntax {syntax.name} is not supported")
+        return _stored_values(_native(dataset, layout, syntax), layout, layout.bits_stored)
     try:
         frame = _single_frame(dataset["PixelData"].value)
     except DECODER_ERRORS as error:
@@ -129,7 +127,10 @@ def decode(dataset: Dataset) -> NDArray[np.integer]:
         cells = decoder(frame, layout)
     except DECODER_ERRORS as error:
         raise PixelError(f"pixel data cannot be decoded as {syntax.name}: {error}") from error
-    return _stored_values(_as_cells(cells, layout, syntax), layout, bits)
+    cells = _as_cells(cells, layout, syntax)
+    if syntax in _LOSSY and not layout.signed:
+        cells = np.minimum(cells, (1 << bits) - 1)
+    return _stored_values(cells, layout, bits)
 
 
 def transfer_syntax_of(dataset: Dataset) -> UID:
@@ -137,7 +138,7 @@ def transfer_syntax_of(dataset: Dataset) -> UID:
     meta = getattr(dataset, "file_meta", None)
     if meta is not None and meta.get("TransferSyntaxUID"):
         syntax = UID(str(meta.TransferSyntaxUID))
-        if not syntax.is_transfer_syntax:
+        if syntax not in _DECODERS and not syntax.is_transfer_syntax:
             raise PixelError(f"transfer syntax {syntax} is not known")
         return syntax
     raise PixelError("no transfer syntax")
@@ -236,15 +237,6 @@ def _decode_rle(frame: bytes, layout: Layout) -> NDArray[np.generic]:
     return np.frombuffer(cells, layout.unsigned_type).reshape(layout.rows, layout.columns)
 
 
-def _decode_deflated(frame: bytes, layout: Layout) -> NDArray[np.generic]:
-    """Deflated Image Frame Compression (PS3.5 A.4.13): never more than the frame's size is inflated."""
-    data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, layout.size_bytes + 2)
-    if len(data) not in (layout.size_bytes, layout.size_bytes + layout.size_bytes % 2):
-        raise ValueError(f"{len(data)} bytes where the header needs {layout.size_bytes}")
-    cells = np.frombuffer(data, layout.unsigned_type, count=layout.rows * layout.columns)
-    return cells.reshape(layout.rows, layout.columns)
-
-
 _DECODERS: dict[str, tuple[tuple[str, ...], Decoder]] = {
     "1.2.840.10008.1.2.4.50": ((codestream.JPEG,), _decode_jpeg),
     "1.2.840.10008.1.2.4.51": ((codestream.JPEG,), _decode_jpeg),
@@ -258,24 +250,28 @@ _DECODERS: dict[str, tuple[tuple[str, ...], Decoder]] = {
     "1.2.840.10008.1.2.4.202": ((codestream.HTJ2K,), _decode_htj2k),
     "1.2.840.10008.1.2.4.203": ((codestream.HTJ2K,), _decode_htj2k),
     "1.2.840.10008.1.2.5": ((), _decode_rle),
-    "1.2.840.10008.1.2.8.1": ((), _decode_deflated),
 }
 """Encapsulated transfer syntaxes: codings that the codestream may have (none: it has no header), and the decoder."""
+
+
+_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203))
+"""Here a value above Bits Stored is a white pixel that coding made brighter: it is white, not cut off to black."""
 
 
 def decompress(dataset: Dataset) -> Dataset:
     """The same object in Explicit VR Little Endian, pixel values unchanged; the SOP Instance UID stays.
 
     For the lossless transcoding of what a destination does not take. `dataset` itself is not changed. Single-frame
-    monochrome images of up to 16 bits go through `decode`, others through pydicom. Raises PixelError.
+    monochrome images of up to 16 bits go through `decode`, others through pydicom. Raises PixelError, also for big
+    endian: its other binary values would have to be swapped too.
     """
+    syntax = transfer_syntax_of(dataset)
+    if syntax == ExplicitVRBigEndian:
+        raise PixelError(f"{syntax.name} is not transcoded")
     native = copy(dataset)
     native.file_meta = deepcopy(dataset.file_meta)
-    syntax = transfer_syntax_of(dataset)
-    if syntax.is_encapsulated and "PixelData" in dataset:
+    if (syntax in _DECODERS or syntax.is_encapsulated) and "PixelData" in dataset:
         _replace_pixels(native)
-    elif syntax == ExplicitVRBigEndian and "PixelData" in dataset:
-        _set_native(native, decode(dataset))
     native.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return native
 
@@ -285,7 +281,8 @@ def _replace_pixels(native: Dataset) -> None:
         check_pixel_header(native)
     except PixelError:
         try:
-            native.decompress(as_rgb=False, generate_instance_uid=False)
+            plugin = "pydicom" if native.file_meta.TransferSyntaxUID == RLELossless else ""
+            native.decompress(as_rgb=False, generate_instance_uid=False, decoding_plugin=plugin)
         except DECODER_ERRORS as error:
             raise PixelError(f"pixel data cannot be decompressed: {error}") from error
         return
