@@ -8,19 +8,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from node import doctor, serving, status
+from node import status
 from node.database import open_database, upgrade
 from node.errors import NodeError
-from node.settings import SETTINGS_VARIABLE, Settings, load_settings
-from node.wake import LOG_FORMAT
+from node.settings import LOG_FORMAT, SETTINGS_VARIABLE, Settings, load_settings
 
-ROLES = {"serve": serving.SERVE, "listen": serving.LISTEN, "work": serving.WORK}
+SERVICES = ("serve", "listen", "work")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0 well, 1 something needs a person, 2 it cannot run as it is set up."""
     options = _parser().parse_args(arguments)
-    _log_to_stderr(options.verb in ROLES)
+    _log_to_stderr(options.verb in SERVICES)
     try:
         environment = dict(os.environ)
         if options.data_folder is not None:
@@ -33,10 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:
-    if options.verb in ROLES:
-        serving.run(settings, options.settings, ROLES[options.verb])
+    # Imported where they are used: `status` is asked often, and needs neither the model nor the network.
+    if options.verb in SERVICES:
+        from node import serving
+
+        serving.run(settings, options.settings, serving.ROLES[options.verb])
         return 0
     if options.verb == "doctor":
+        from node import doctor
+
         return doctor.report(doctor.examine(settings), sys.stdout)
     return _status(options, settings)
 

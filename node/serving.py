@@ -37,7 +37,7 @@ class Roles:
     works: bool
 
 
-SERVE, LISTEN, WORK = Roles(True, True), Roles(True, False), Roles(False, True)
+ROLES = {"serve": Roles(True, True), "listen": Roles(True, False), "work": Roles(False, True)}
 
 
 def run(settings: Settings, settings_path: Path, roles: Roles) -> None:

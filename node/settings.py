@@ -157,6 +157,8 @@ ENVIRONMENT_KEYS: dict[str, tuple[str, ...]] = {
     "MAMMOCLIP_INFERENCE_TRITON_URL": ("inference", "triton_url"),
 }
 SETTINGS_VARIABLE = "MAMMOCLIP_SETTINGS"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+"""Of all processes of the node."""
 
 
 def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:

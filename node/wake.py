@@ -25,6 +25,7 @@ from node.database.leases import leased_exams
 from node.errors import NodeError
 from node.exam import ExamStatus
 from node.owner import is_dead
+from node.settings import LOG_FORMAT
 
 T = TypeVar("T", bound=Hashable)
 
@@ -34,7 +35,6 @@ READ_QUEUE = "read"
 DELIVER_QUEUE = "deliver"
 READ_TASK = "read_exam"
 DELIVER_TASK = "deliver"
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 PRIORITIES = tuple(range(10))
 SEPARATOR = ":"
 REPUBLISH_SECONDS = 60.0
