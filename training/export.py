@@ -1,0 +1,120 @@
+"""The served file: an ONNX graph with weights stored as float16, its contract in the metadata."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from training.exam_encoder import FINDINGS, ExamEncoder, ExamOutputs
+from training.weights import weights_hash
+
+OPSET = 18
+INPUTS = ("views", "present")
+OUTPUTS = ExamOutputs._fields
+
+SMALLEST_STORED = 64
+"""Initialisers with fewer values stay float32."""
+
+
+class _ContractGraph(nn.Module):
+    """Gives the exporter a tuple of tensors."""
+
+    def __init__(self, model: ExamEncoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, views: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.model(views, present))
+
+
+def trace(model: ExamEncoder, height: int, width: int) -> onnx.ModelProto:
+    """The network as an ONNX graph in float32 with a dynamic batch B."""
+    views = torch.rand(2, 4, 1, height, width)
+    present = torch.ones(2, 4, dtype=torch.bool)
+    batch = torch.export.Dim("B", min=1, max=64)
+    program = torch.onnx.export(
+        _ContractGraph(model.eval()),
+        (views, present),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=INPUTS,
+        output_names=OUTPUTS,
+        dynamic_shapes={"views": {0: batch}, "present": {0: batch}},
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def store_half(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph whose larger float32 initialisers are float16 with a Cast back to float32 behind each."""
+    stored, casts = onnx.ModelProto(), []
+    stored.CopyFrom(graph)
+    for tensor in stored.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < SMALLEST_STORED:
+            continue
+        name, values = tensor.name, numpy_helper.to_array(tensor)
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *stored.graph.node]
+    del stored.graph.node[:]
+    stored.graph.node.extend(nodes)
+    onnx.checker.check_model(stored)
+    return stored
+
+
+def hash_of_graph(graph: onnx.ModelProto) -> str:
+    """weights_hash of a stored graph: names as in float32, values as it computes with them."""
+    values = {tensor.name.removesuffix(".half"): numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    return weights_hash(values)
+
+
+def contract_of(
+    model: tuple[str, str, str], shape: tuple[int, int], cells: tuple[int, int, int, float], figures: dict[str, Any]
+) -> dict[str, Any]:
+    """The contract's fields. `model`: name, version, preset; `cells`: rows, columns, stride, offset of the heatmap;
+    `figures`: calibration and operating_points, as JSON has them. The weights' hash is added by `write_model`.
+    """
+    name, version, preset = model
+    rows, columns, stride, offset = cells
+    return {
+        "contract_version": 1,
+        "name": name,
+        "version": version,
+        "preset": preset,
+        "views": ["RCC", "LCC", "RMLO", "LMLO"],
+        "findings": list(FINDINGS),
+        "outputs": list(OUTPUTS),
+        "input_shape": list(shape),
+        "wire_type": "float32",
+        "embed_dim": figures["embed_dim"],
+        "heatmap_shape": [rows, columns],
+        "heatmap_stride": [float(stride), float(stride)],
+        "heatmap_offset": [offset, offset],
+        "calibration": figures["calibration"],
+        "operating_points": figures["operating_points"],
+        "calibrated_on_patients": False,
+        "text_space": None,
+        "variant": "fp16-stored onnx",
+    }
+
+
+def write_model(model: ExamEncoder, contract: dict[str, Any], folder: Path) -> str:
+    """Write `1/model.onnx` and `labels.txt` below `folder`; returns the weights' hash."""
+    height, width = contract["input_shape"]
+    graph = store_half(trace(model, height, width))
+    digest = hash_of_graph(graph)
+    del graph.metadata_props[:]
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = "contract", json.dumps({**contract, "weights_hash": digest}, sort_keys=True)
+    graph.doc_string, graph.producer_name = "Research use, not a medical device.", "mammoclip-node training"
+    path = folder / "1" / "model.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(graph, path)
+    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in FINDINGS))
+    return digest
