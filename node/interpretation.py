@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.errors import ContractError
-from node.mammography.contract import ModelContract, Prediction
+from node.mammography.contract import ModelContract, OperatingPoint, Prediction
 from node.mammography.findings import FINDING_KINDS, Box, BreastAssessment, Finding, FindingKind
 from node.mammography.pixels import Placement, PreparedView
 from node.mammography.regions import HeatGrid, Region, breast_mask, find_regions, register_heatmap
@@ -61,17 +61,25 @@ def interpret(
     exam = calibrate(prediction.exam_logit, "exam_logit", contract, shift)
     assessed = [breast.probability for breast in breasts if breast.probability is not None]
     probabilities = {view: _view_probabilities(prediction, contract, view) for view in _in_order(prepared)}
-    thresholds = dict(rule_thresholds)
+    heatmaps = {view: _registered(prediction, contract, view, prepared[view]) for view in probabilities}
+    thresholds = {} if prediction.heatmaps is None else _thresholds(contract, dict(rule_thresholds))
     findings = tuple(
         finding
-        for view in probabilities
-        for finding in _view_findings(prediction, contract, view, prepared[view], probabilities[view], thresholds)
+        for view, registered in heatmaps.items()
+        if registered is not None and prediction.heatmaps is not None and CONSTANT_IMAGE not in prepared[view].flags
+        for finding in _view_findings(
+            _Heat(prediction.heatmaps[STANDARD_VIEWS.index(view)], registered, heat_grid(contract)),
+            view,
+            prepared[view],
+            probabilities[view],
+            thresholds,
+        )
     )
     return Interpretation(
         exam_probability=max([exam, *assessed]),
         breasts=breasts,
         finding_probabilities=probabilities,
-        heatmaps={view: _registered(prediction, contract, view, prepared[view]) for view in probabilities},
+        heatmaps=heatmaps,
         findings=findings,
         not_assessed=_not_assessed(prediction, contract, prepared),
     )
@@ -139,30 +147,49 @@ def _view_probabilities(
     )
 
 
-def _view_findings(
-    prediction: Prediction,
-    contract: ModelContract,
-    view: View,
-    prepared: PreparedView,
-    probabilities: tuple[tuple[FindingKind, float], ...],
-    thresholds: Mapping[str, float],
-) -> tuple[Finding, ...]:
-    """The findings of one view: both probability and heat must reach their operating values."""
-    if prediction.heatmaps is None or CONSTANT_IMAGE in prepared.flags:
-        return ()
-    heat = prediction.heatmaps[STANDARD_VIEWS.index(view)]
-    inside: NDArray[np.bool_] | None = None
-    findings: list[Finding] = []
-    for index, (kind, probability) in enumerate(probabilities):
+@dataclass(frozen=True, slots=True, eq=False)
+class _Heat:
+    """Heat of one view: cells (K, h, w), and (K, H, W) on the model's pixels."""
+
+    cells: NDArray[np.float32]
+    registered: NDArray[np.float32]
+    grid: HeatGrid
+
+
+def _thresholds(contract: ModelContract, overrides: Mapping[str, float]) -> Mapping[FindingKind, OperatingPoint]:
+    """The contract's operating points, with the probabilities that a rule sets instead."""
+    points = {}
+    for kind in contract.findings:
         point = contract.operating_points.get(kind)
         if point is None:
             raise ContractError(f"operating point of {kind.value} is missing in model {contract.name}")
-        if probability < thresholds.get(kind.value, point.probability) or heat[index].max() < point.heat:
-            continue
-        inside = breast_mask(prepared.pixels) if inside is None else inside
-        regions = find_regions(heat[index], heat_grid(contract), inside, point.heat, MAXIMUM_REGIONS)
-        findings += [_finding(kind, view, probability, region, prepared.placement) for region in regions]
-    return tuple(findings)
+        points[kind] = OperatingPoint(overrides.get(kind.value, point.probability), point.heat)
+    return points
+
+
+def _view_findings(
+    heat: _Heat,
+    view: View,
+    prepared: PreparedView,
+    probabilities: tuple[tuple[FindingKind, float], ...],
+    thresholds: Mapping[FindingKind, OperatingPoint],
+) -> tuple[Finding, ...]:
+    """The findings of one view: both probability and heat must reach their operating values."""
+    hot = [
+        (index, kind, probability)
+        for index, (kind, probability) in enumerate(probabilities)
+        if probability >= thresholds[kind].probability and heat.cells[index].max() >= thresholds[kind].heat
+    ]
+    if not hot:
+        return ()
+    inside = breast_mask(prepared.pixels)
+    return tuple(
+        _finding(kind, view, probability, region, prepared.placement)
+        for index, kind, probability in hot
+        for region in find_regions(
+            heat.cells[index], heat.registered[index], heat.grid, inside, thresholds[kind].heat, MAXIMUM_REGIONS
+        )
+    )
 
 
 def heat_grid(contract: ModelContract) -> HeatGrid:

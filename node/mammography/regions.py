@@ -17,6 +17,9 @@ SIMPLIFY_PX = 0.5
 MAXIMUM_CONTOUR_POINTS = 500
 """The closing point included. Longer Graphic Data may not fit into an explicit-VR length of 16 bits."""
 
+MASK_STEP = 4
+"""The breast's mask is found on every fourth pixel: it needs a margin of several pixels anyway."""
+
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
@@ -43,21 +46,20 @@ def register_heatmap(heat: NDArray[np.float32], grid: HeatGrid, rows: int, colum
     Bilinear between the centres of the cells' receptive fields, constant beyond the outermost ones: h x w is never
     stretched onto the image, which would shift marks.
     """
-    down = _weights(heat.shape[-2], rows, grid.stride[0], grid.offset[0])
-    across = _weights(heat.shape[-1], columns, grid.stride[1], grid.offset[1])
-    return np.asarray(down @ heat.astype(np.float32) @ across.T, dtype=np.float32)
+    lower, upper, share = _neighbours(heat.shape[-2], rows, grid.stride[0], grid.offset[0])
+    share = share[:, None]
+    tall = heat[..., lower, :] * (1 - share) + heat[..., upper, :] * share
+    lower, upper, share = _neighbours(heat.shape[-1], columns, grid.stride[1], grid.offset[1])
+    return np.asarray(tall[..., lower] * (1 - share) + tall[..., upper] * share, dtype=np.float32)
 
 
-def _weights(cells: int, pixels: int, stride: float, offset: float) -> NDArray[np.float32]:
-    """Matrix (pixels, cells) of linear interpolation weights."""
+def _neighbours(
+    cells: int, pixels: int, stride: float, offset: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """For the centre of each pixel: the cells before and after it, and how far it lies between them, in [0, 1]."""
     position = np.clip((np.arange(pixels) + 0.5 - offset) / stride, 0.0, cells - 1.0)
-    lower = np.minimum(position.astype(np.int64), max(cells - 2, 0))
-    share = position - lower
-    weights = np.zeros((pixels, cells), dtype=np.float32)
-    index = np.arange(pixels)
-    weights[index, lower] = 1.0 - share
-    weights[index, np.minimum(lower + 1, cells - 1)] += share
-    return weights
+    lower = np.minimum(position.astype(np.intp), max(cells - 2, 0))
+    return lower, np.minimum(lower + 1, cells - 1), (position - lower).astype(np.float32)
 
 
 def breast_mask(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -66,18 +68,21 @@ def breast_mask(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
     Generous by design: it only keeps marks off the background, labels and padding. An image without contrast, or one
     whose component is a speck, is all breast.
     """
+    small = pixels[::MASK_STEP, ::MASK_STEP]
     everything = np.ones(pixels.shape, dtype=bool)
-    level = 0.35 * _otsu(pixels)
-    labels, count = ndimage.label(pixels > max(level, 0.01), structure=_EIGHT_CONNECTED)
+    level = max(0.2 * _otsu(small), 0.01)
+    labels, count = ndimage.label(small > level, structure=_EIGHT_CONNECTED)
     if count == 0:
         return everything
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    if sizes.max() < 0.02 * pixels.size:
+    if sizes.max() < 0.02 * small.size:
         return everything
     mask = ndimage.binary_fill_holes(labels == int(sizes.argmax()))
-    margin = max(1, round(0.01 * max(pixels.shape)))
-    return np.asarray(ndimage.distance_transform_edt(~mask) <= margin)
+    margin = max(1.0, 0.012 * max(small.shape))
+    grown = ndimage.distance_transform_edt(~mask) <= margin
+    whole = grown.repeat(MASK_STEP, axis=0).repeat(MASK_STEP, axis=1)
+    return np.asarray(whole[: pixels.shape[0], : pixels.shape[1]])
 
 
 def _otsu(pixels: NDArray[np.float32]) -> float:
@@ -94,37 +99,49 @@ def _otsu(pixels: NDArray[np.float32]) -> float:
 
 
 def find_regions(
-    heat: NDArray[np.float32], grid: HeatGrid, inside: NDArray[np.bool_], threshold: float, limit: int
+    heat: NDArray[np.float32],
+    registered: NDArray[np.float32],
+    grid: HeatGrid,
+    inside: NDArray[np.bool_],
+    threshold: float,
+    limit: int,
 ) -> tuple[Region, ...]:
-    """Regions of cell heat (h, w) in the model image of which `inside` (H, W) is the breast; the hottest first.
+    """Regions of cell heat (h, w), `registered` (H, W) on the image whose breast is `inside` (H, W); hottest first.
 
     A region is marked where heat inside the breast reaches `threshold`: one for each 8-connected component. Its
     contour runs at half of its own peak (as boxes are scored), which may lie below the threshold. Where that would
     swallow a weaker component, the two become one region; where it would touch a stronger region, the contour runs at
     the threshold instead. At most `limit` regions.
     """
-    registered = np.where(inside, register_heatmap(heat, grid, *inside.shape), 0.0).astype(np.float32)
-    candidates, count = ndimage.label(registered >= threshold, structure=_EIGHT_CONNECTED)
-    if count == 0 or threshold <= 0.0:
-        return ()
-    peaks = ndimage.maximum_position(registered, candidates, np.arange(1, count + 1))
-    peaks = sorted((tuple(map(int, peak)) for peak in peaks), key=lambda at: (-registered[at], at))
+    if threshold <= 0.0:
+        raise ValueError(f"a threshold of heat is above 0, not {threshold}")
+    seen = np.where(inside, registered, np.float32(0.0))
     taken = np.zeros(inside.shape, dtype=bool)
     regions: list[Region] = []
-    for peak in peaks:
+    for peak in _peaks(seen, threshold):
         if taken[peak] or len(regions) == limit:
             continue
-        peak_heat = float(registered[peak])
-        level = HALF_MAXIMUM * peak_heat
-        members = _component(registered >= level, peak)
+        level = HALF_MAXIMUM * float(seen[peak])
+        members = _component(seen >= level, peak)
         if level < threshold and (members & taken).any():
             level = threshold
-            members = _component(registered >= level, peak)
+            members = _component(seen >= level, peak)
         taken |= members
-        contour = simplify(_outline(registered, members, level, peak))
+        contour = simplify(_outline(seen, members, level, peak))
         centre = _inner_point(contour, _peak_centre(heat, grid, peak), peak)
-        regions.append(Region(peak_heat, centre, contour))
+        regions.append(Region(float(seen[peak]), centre, contour))
     return tuple(regions)
+
+
+def _peaks(heat: NDArray[np.float32], threshold: float) -> list[tuple[int, int]]:
+    """The hottest pixel (row, column) of each component that reaches `threshold`, the hottest first."""
+    labels, _ = ndimage.label(heat >= threshold, structure=_EIGHT_CONNECTED)
+    peaks = []
+    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        own = np.where(labels[rows, columns] == label, heat[rows, columns], np.float32(-1.0))
+        row, column = np.unravel_index(int(own.argmax()), own.shape)
+        peaks.append((int(rows.start + row), int(columns.start + column)))
+    return sorted(peaks, key=lambda at: (-heat[at], at))
 
 
 def _component(above: NDArray[np.bool_], at: tuple[int, int]) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from node.mammography.findings import FindingKind
 from node.mammography.pixels import Placement, PreparedView
 from node.mammography.regions import (
     HeatGrid,
+    Region,
     breast_mask,
     contains,
     find_regions,
@@ -101,6 +102,12 @@ def read(heat: dict[View, np.ndarray], views=STANDARD_VIEWS, rules=(), **changes
     return interpret(prediction(heat, **changes), contract(), exam, rules, SITE)
 
 
+def regions_of(heat: np.ndarray, threshold: float, inside: np.ndarray | None = None) -> tuple[Region, ...]:
+    grid = HeatGrid(STRIDE, OFFSET)
+    inside = np.ones((H, W), bool) if inside is None else inside
+    return find_regions(heat, register_heatmap(heat, grid, H, W), grid, inside, threshold, 3)
+
+
 # --- probabilities ---------------------------------------------------------------------------------------------------
 
 
@@ -138,7 +145,9 @@ def test_absent_views_and_breasts_are_not_assessed_and_never_zero():
 
 
 def test_outputs_that_the_model_does_not_give_are_not_assessed():
-    result = read({}, breast_logits=None, finding_logits=None, heatmaps=None)
+    bare = prediction({}, breast_logits=None, finding_logits=None, heatmaps=None)
+    exam = {view: prepared(view) for view in STANDARD_VIEWS}
+    result = interpret(bare, contract(operating_points={}), exam, (), SITE)
     assert [breast.probability for breast in result.breasts] == [None, None]
     assert result.findings == ()
     assert result.finding_probabilities[RCC] == ()
@@ -254,7 +263,7 @@ def test_heat_outside_the_breast_is_not_marked():
     mask = breast_mask(pixels)
     assert mask[20:170, :60].all()
     assert not mask[:, 70:].any()
-    assert find_regions(blob(90.0, 90.0, 6.0), HeatGrid(STRIDE, OFFSET), mask, 0.5, 3) == ()
+    assert regions_of(blob(90.0, 90.0, 6.0), 0.5, mask) == ()
 
 
 def test_background_labels_are_no_breast():
@@ -270,19 +279,21 @@ def test_an_image_without_contrast_is_all_breast(pixels):
 
 
 def test_a_saddle_joins_and_a_gap_parts():
-    everywhere = np.ones((H, W), bool)
     joined = np.maximum(blob(40.0, 60.0, 10.0, 1.0), blob(40.0, 84.0, 10.0, 0.9))
     parted = np.maximum(blob(40.0, 40.0, 10.0, 1.0), blob(40.0, 140.0, 10.0, 0.9))
-    grid = HeatGrid(STRIDE, OFFSET)
-    assert len(find_regions(joined, grid, everywhere, 0.8, 3)) == 1
-    assert len(find_regions(parted, grid, everywhere, 0.8, 3)) == 2
+    assert len(regions_of(joined, 0.8)) == 1
+    assert len(regions_of(parted, 0.8)) == 2
 
 
 def test_regions_never_overlap():
-    everywhere = np.ones((H, W), bool)
     heat = np.maximum(blob(40.0, 60.0, 9.0, 2.0), blob(40.0, 92.0, 9.0, 0.7))
-    strong, weak = find_regions(heat, HeatGrid(STRIDE, OFFSET), everywhere, 0.6, 3)
+    strong, weak = regions_of(heat, 0.6)
     assert strong.contour[:, 1].max() < weak.contour[:, 1].min() + 0.5
+
+
+def test_a_threshold_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="above 0"):
+        regions_of(blob(40.0, 60.0), 0.0)
 
 
 # --- contours --------------------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
+from node.mammography import view_codes
 from node.mammography.findings import FINDING_CODES, Box, Finding, FindingKind
 from node.mammography.regions import contains
 from node.mammography.views import LCC, RCC, RMLO
-from node.results import structured_report
+from node.results import codes, structured_report
 from node.results.reading import Reading
 from tests.node.results import exams
 
@@ -166,3 +167,9 @@ def test_flags_and_procedure(dataset):
 
 def test_finding_codes_fit_a_code_meaning():
     assert all(len(code.meaning) <= 64 for code in FINDING_CODES.values())
+
+
+def test_view_codes_are_those_that_headers_are_read_by():
+    assert {position.value: code.value for position, code in codes.VIEWS.items()} == {
+        name: view_codes.VIEWS[name].sct for name in ("CC", "MLO")
+    }

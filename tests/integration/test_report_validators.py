@@ -1,0 +1,57 @@
+"""The report before two strangers: PixelMed's template validator, and DCMTK's parser of SR trees."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from node.mammography.views import LCC, RCC, RMLO
+from node.results import structured_report
+from tests.node.results import exams
+
+JARS = [Path("/usr/share/java") / name for name in ("pixelmed.jar", "slf4j-api.jar", "slf4j-simple.jar")]
+LIMITS = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("ExprOp", "TotalOp", "ExprGrp")]
+
+needs_pixelmed = pytest.mark.skipif(
+    shutil.which("java") is None or not all(jar.exists() for jar in JARS),
+    reason="no PixelMed: apt-get install default-jre-headless libpixelmed-java libslf4j-java",
+)
+needs_dcmtk = pytest.mark.skipif(shutil.which("dsrdump") is None, reason="no DCMTK: apt-get install dcmtk")
+
+
+def report(name: str):
+    whole = exams.reading()
+    return {
+        "findings": whole,
+        "probability": replace(whole, allow_probability=True),
+        "nothing found, LMLO missing": exams.reading(views=(RCC, LCC, RMLO), lesions={}),
+    }[name]
+
+
+@pytest.fixture(params=["findings", "probability", "nothing found, LMLO missing"])
+def file(request, tmp_path) -> Path:
+    path = tmp_path / "report.dcm"
+    path.write_bytes(structured_report.encode(report(request.param), exams.sources()).content)
+    return path
+
+
+@needs_pixelmed
+def test_pixelmed_finds_the_template_and_no_error(file):
+    command = ["java", "-Xmx2g", "-Xss64m", *LIMITS, "-cp", ":".join(map(str, JARS))]
+    done = subprocess.run(
+        [*command, "com.pixelmed.validate.DicomSRValidator", str(file)], capture_output=True, text=True, timeout=120
+    )
+    said = done.stdout + done.stderr
+    assert "Found Root Template TID_1500" in said
+    assert "IOD validation complete" in said
+    assert [line for line in said.splitlines() if "Error" in line] == []
+
+
+@needs_dcmtk
+def test_dsrdump_reads_the_tree(file):
+    done = subprocess.run(["dsrdump", "+Pc", str(file)], capture_output=True, text=True, errors="replace", timeout=60)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "Suspicion index" in done.stdout or "Probability of cancer" in done.stdout
