@@ -54,6 +54,13 @@ def openvino_engines(folder: Path, threads: int) -> tuple[ModelContract, dict[st
     return model.contract, found
 
 
+def add_peers(engines: dict[str, Run], folder: Path, threads: int) -> None:
+    """What the node's backend is compared with."""
+    engines[REFERENCE] = onnxruntime_engine(folder, threads)
+    engines["torch bf16"] = torch_engine(threads, bf16=True)
+    engines["torch f32"] = torch_engine(threads, bf16=False)
+
+
 def onnxruntime_engine(folder: Path, threads: int) -> Run:
     """Its defaults, in float32."""
     options = onnxruntime.SessionOptions()
@@ -113,9 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     contract, engines = openvino_engines(arguments.folder, arguments.threads)
     chosen = next(iter(engines))
-    engines[REFERENCE] = onnxruntime_engine(arguments.folder, arguments.threads)
-    engines["torch bf16"] = torch_engine(arguments.threads, bf16=True)
-    engines["torch f32"] = torch_engine(arguments.threads, bf16=False)
+    add_peers(engines, arguments.folder, arguments.threads)
     exams = [phantom(TEST_SEED + index, contract) for index in range(arguments.exams)]
     differences = largest_differences(engines, exams)
     seconds = measure(engines, exams, arguments.rounds)

@@ -53,13 +53,18 @@ def main() -> None:
         print(json.dumps(measure(arguments.measure, arguments.folder, arguments.readings)))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        found = {}
-        for name, exam in exams_in(arguments.exam or Path(scratch)).items():
-            command = [sys.executable, "-m", "tests.benchmarks.reading", str(arguments.folder)]
-            command += ["--measure", str(exam), "--readings", str(arguments.readings)]
-            done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-            found[name] = json.loads(done.stdout)
-        print_table(found)
+        print_table(measure_all(arguments.folder, arguments.exam or Path(scratch), arguments.readings))
+
+
+def measure_all(model_folder: Path, exams: Path, readings: int) -> dict[str, dict[str, Any]]:
+    """Transfer syntax to what a process of its own measured."""
+    found = {}
+    for name, exam in exams_in(exams).items():
+        command = [sys.executable, "-m", "tests.benchmarks.reading", str(model_folder)]
+        command += ["--measure", str(exam), "--readings", str(readings)]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        found[name] = json.loads(done.stdout)
+    return found
 
 
 def exams_in(folder: Path) -> dict[str, Path]:
@@ -83,7 +88,7 @@ def exams_in(folder: Path) -> dict[str, Path]:
 
 def measure(exam: Path, model_folder: Path, readings: int) -> dict[str, Any]:
     """Read the exam as often as said, each time as another study, in this process."""
-    pipeline._timed = _timed_on_cpu  # type: ignore[assignment]
+    pipeline._timed = _timed_on_cpu
     with tempfile.TemporaryDirectory() as scratch:
         settings = load_settings(ROOT / "settings.toml", os.environ | {"MAMMOCLIP_DATA_FOLDER": scratch})
         database = open_database(settings.database_url)

@@ -20,6 +20,7 @@ from node.settings import InferenceSettings
 from tests.integration.triton_server import TritonServer, free_port, install_triton
 from tests.models import make_tiny_model
 
+SHIPPED = Path(__file__).parents[2] / "triton_models/exam_encoder"
 HEIGHT, WIDTH = 152, 96
 EVERY = np.ones(4, dtype=np.bool_)
 SLOW_EXECUTE = """
@@ -99,6 +100,18 @@ def test_same_outputs_as_in_process(
     assert model.contract == in_process.contract
     assert model.variant == "triton python f32"
     assert differ(model.infer(views, np.array(present)), in_process.infer(views, np.array(present))) < 1e-5
+
+
+def test_the_shipped_model_is_served_from_its_folder(tmp_path: Path) -> None:
+    install_triton()
+    with TritonServer(SHIPPED.parent, tmp_path / "log") as server:
+        settings = InferenceSettings("triton", SHIPPED, "f32", 1, server.url, "exam_encoder", 60.0, 3)
+        served, in_process = TritonModel(settings), OpenVinoModel(settings)
+        views = np.zeros((4, 1, *in_process.contract.input_shape), np.float32)
+        views[:, :, 100:-100, :300] = 0.4
+        views[1, :, 300:340, 100:140] = 0.9
+        assert served.contract == in_process.contract
+        assert differ(served.infer(views, EVERY), in_process.infer(views, EVERY)) < 1e-3
 
 
 def test_exams_at_once_get_each_their_own_answer(settings: InferenceSettings, in_process: OpenVinoModel) -> None:

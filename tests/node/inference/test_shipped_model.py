@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import openvino
 import pytest
+from onnx import numpy_helper
 
 from node.inference.openvino_model import OpenVinoModel, onnx_file, read_graph
 from node.inference.triton_config import triton_config
 from node.mammography.contract import ModelContract
 from node.settings import InferenceSettings
+from training.weights import weights_hash
 
 FOLDER = Path(__file__).parents[3] / "triton_models/exam_encoder"
 ABSENT = np.array([True, True, False, True])
@@ -51,6 +54,12 @@ def test_what_is_promised(contract: ModelContract) -> None:
         *("exam_logit", "exam_embedding", "breast_logits", "finding_logits", "heatmaps", "view_embeddings")
     }
     assert not contract.calibrated_on_patients
+
+
+def test_weights_hash_is_that_of_the_weights(contract: ModelContract) -> None:
+    initialisers = onnx.load(onnx_file(FOLDER)).graph.initializer
+    values = {tensor.name.removesuffix(".half"): numpy_helper.to_array(tensor) for tensor in initialisers}
+    assert weights_hash(values) == contract.weights_hash
 
 
 def test_size() -> None:
