@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from node.supported import MAMMOGRAPHY, RESULTS, SECONDARY_CAPTURE, TRANSFER_SYNTAXES
+from node.supported import MAMMOGRAPHY, RESULTS, SECONDARY_CAPTURE, STORAGE_CLASSES, TRANSFER_SYNTAXES
 
 PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
 _BEGIN, _END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
@@ -19,11 +19,13 @@ _UNNAMED = {"1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage"}
 
 def generated() -> str:
     """The tables of SOP classes and transfer syntaxes, as Markdown."""
+    others = [uid for uid in STORAGE_CLASSES if uid not in (*MAMMOGRAPHY, *SECONDARY_CAPTURE, *RESULTS)]
     groups = (
         ("Verification", "answered", ("1.2.840.10008.1.1",)),
         ("Mammograms", "read, or skipped with a reason", MAMMOGRAPHY),
         ("Secondary Capture", "read only with Modality MG and a known side and view", SECONDARY_CAPTURE),
         ("Results that come back", "kept and recorded; never a new reading", RESULTS),
+        ("Sent along with images", "kept; never a reading", others),
     )
     lines = ["| group | SOP class | UID | what happens |", "|---|---|---|---|"]
     for name, what, classes in groups:
