@@ -26,11 +26,11 @@ def destinations_due(database: Database, reading_id: int, now: datetime) -> list
 
 
 def deliver_due(
-    database: Database, settings: Settings, owner: str, reading_id: int, destination_name: str
+    database: Database, settings: Settings, owner: str, reading_id: int, destination_name: str, now: datetime
 ) -> tuple[int, int]:
-    """Send what is due of one reading to one destination. Returns how many objects were sent, and how many not."""
+    """Send what is due at `now` of one reading to one destination: how many objects were sent, and how many not."""
     seconds = settings.worker.lease_seconds
-    leased = lease_deliveries(database, reading_id, destination_name, owner, datetime.now(UTC), seconds)
+    leased = lease_deliveries(database, reading_id, destination_name, owner, now, seconds)
     if not leased:
         return 0, 0
     errors = _sent(settings, leased, destination_name)

@@ -89,12 +89,7 @@ def read_exam(bench: Bench, leased: ExamRecord, model_of: Callable[[], Model]) -
         interpretation = interpret(prediction, model.contract, prepared, taken.thresholds, bench.settings.reading)
     number = next_reading_number(bench.database, exam.study_instance_uid)
     reading = _reading(exam, number, model, taken, bench.settings, sources, prepared, interpretation)
-    results: list[StoredResult] = []
-    if stored_identity(bench.database, reading) is None:
-        with _timed(seconds, "encode"):
-            encoded = encode_all(reading, sources)
-        with _timed(seconds, "store"):
-            results = [_kept(bench.settings.data_folder, result) for result in encoded]
+    results = _results(bench, reading, sources, seconds)
     reading_id = store_reading(
         bench.database,
         bench.owner,
@@ -269,6 +264,18 @@ def settings_hash(contract: ModelContract, taken: Route, settings: Settings) -> 
         "reading": asdict(settings.reading),
     }
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def _results(
+    bench: Bench, reading: Reading, sources: Mapping[View, Dataset], seconds: dict[str, float]
+) -> list[StoredResult]:
+    """The reading's objects, on disk; none where the very same reading stands already with its own."""
+    if stored_identity(bench.database, reading) is not None:
+        return []
+    with _timed(seconds, "encode"):
+        encoded = encode_all(reading, sources)
+    with _timed(seconds, "store"):
+        return [_kept(bench.settings.data_folder, result) for result in encoded]
 
 
 def _kept(data_folder: Path, result: EncodedResult) -> StoredResult:

@@ -105,7 +105,7 @@ def read_exam(study_instance_uid: str) -> None:
 def deliver(reading_id: int, destination: str) -> None:
     """Send what is due of one reading to one destination, if no other worker does."""
     bench = work.bench
-    outbox.deliver_due(bench.database, bench.settings, bench.owner, reading_id, destination)
+    outbox.deliver_due(bench.database, bench.settings, bench.owner, reading_id, destination, datetime.now(UTC))
 
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]

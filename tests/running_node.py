@@ -1,7 +1,6 @@
 """A whole node under test: `mammoclip-node serve` as a process of its own, asked by `status --json`."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -16,6 +15,9 @@ from pydicom import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification
 
+from node.database import Database, open_database
+from node.settings import load_settings
+from node.status import as_json, exam_states
 from tests.models import make_tiny_model
 from tests.servers import end, free_port, wait_until
 
@@ -132,17 +134,18 @@ class RunningNode:
     port: int
     process: "subprocess.Popen[bytes]"
     environment: dict[str, str]
+    database: Database | None = None
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "node.cli", *arguments, "--settings", str(self.folder / "settings.toml")]
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Study Instance UID to what `status --json` says of it."""
-        done = subprocess.run(
-            self.command("status", "--json"), capture_output=True, cwd=REPOSITORY, env=self.environment, check=False
-        )
-        assert done.returncode in (0, 1), done.stderr.decode()
-        return {exam["study_instance_uid"]: exam for exam in json.loads(done.stdout)["exams"]}
+        """Study Instance UID to what `status --json` prints of it, asked in this process: a command takes a second."""
+        if self.database is None:
+            settings = load_settings(self.folder / "settings.toml", self.environment)
+            self.database = open_database(settings.database_url)
+        exams = as_json(exam_states(self.database))["exams"]
+        return {exam["study_instance_uid"]: exam for exam in exams}
 
     def log(self) -> str:
         return (self.folder / "node.log").read_text(errors="replace")
@@ -212,3 +215,5 @@ def running_node(
         yield node
     finally:
         node.stop()
+        if node.database is not None:
+            node.database.close()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def _kill_worker_and_its_children(pid: int) -> None:
     os.killpg(os.getsid(pid), signal.SIGKILL)
 
 
-def test_results_of_an_exam_stand_in_the_pacs(tmp_path: Path) -> None:
+def test_results_stand_in_the_pacs_and_start_no_reading_when_they_come_back(tmp_path: Path) -> None:
     pacs = Pacs(free_port())
     images = mammograms.exam(bright=[LCC, LMLO])
     study = str(images[0].StudyInstanceUID)
@@ -50,6 +51,13 @@ def test_results_of_an_exam_stand_in_the_pacs(tmp_path: Path) -> None:
         )
         assert {str(ds.StudyInstanceUID) for ds in pacs.received} == {study}
         assert {ds.file_meta.TransferSyntaxUID for ds in pacs.received} == {ImplicitVRLittleEndian}
+        results = list(pacs.received)
+        assert mammograms.send(results, node.port) == [0x0000] * len(results)  # what a PACS with auto-routing does
+        time.sleep(3.0)  # six sweeps
+        after = node.status()
+        assert set(after) == {study}
+        assert (after[study]["reading"], after[study]["updated_at"]) == (said["reading"], said["updated_at"])
+        assert len(pacs.received) == len(results)
     assert node.process.returncode == 0
 
 
