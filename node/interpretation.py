@@ -163,6 +163,8 @@ def _thresholds(contract: ModelContract, overrides: Mapping[str, float]) -> Mapp
         point = contract.operating_points.get(kind)
         if point is None:
             raise ContractError(f"operating point of {kind.value} is missing in model {contract.name}")
+        if point.heat <= 0.0:
+            raise ContractError(f"operating heat of {kind.value} is not above 0 in model {contract.name}")
         points[kind] = OperatingPoint(overrides.get(kind.value, point.probability), point.heat)
     return points
 

@@ -192,6 +192,12 @@ def test_a_missing_operating_point_is_named():
         interpret(prediction({}), bare, {LCC: prepared(LCC)}, (), SITE)
 
 
+def test_an_operating_heat_of_nothing_is_refused():
+    cold = contract(operating_points={kind: OperatingPoint(0.5, 0.0) for kind in KINDS})
+    with pytest.raises(ContractError, match="not above 0"):
+        interpret(prediction({}), cold, {LCC: prepared(LCC)}, (), SITE)
+
+
 def test_at_most_so_many_regions_the_hottest():
     heat = sum(blob(30.0 + 50.0 * (i % 2), 25.0 + 60.0 * (i // 2), 7.0, 1.0 + 0.1 * i) for i in range(5))
     findings = read({LMLO: heat}).findings
