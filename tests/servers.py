@@ -111,28 +111,57 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
         return False
 
 
+class PostgresqlCluster:
+    """A fresh PostgreSQL in a folder of its own, to be started and stopped. As root it runs as the user postgres."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (POSTGRESQL_BIN / "initdb").exists():
+            pytest.skip("not installed: postgresql-15")
+        as_root = os.geteuid() == 0
+        self._user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if as_root else []
+        self._folder, self._port = folder, free_port()
+        self._running = contextlib.ExitStack()
+        if as_root:
+            shutil.chown(folder, "postgres", "postgres")
+        initdb = [*self._user, str(POSTGRESQL_BIN / "initdb"), "-D", str(folder / "data"), "-U", "node", "-A", "trust"]
+        subprocess.run([*initdb, "--no-sync", "-E", "UTF8", "--locale=C"], check=True, capture_output=True, cwd="/tmp")
+
+    @property
+    def url(self) -> str:
+        """For SQLAlchemy."""
+        return f"postgresql+psycopg://node@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        command = [*self._user, str(POSTGRESQL_BIN / "postgres"), "-D", str(self._folder / "data")]
+        command += ["-p", str(self._port), "-c", "listen_addresses=127.0.0.1"]
+        command += ["-c", f"unix_socket_directories={self._folder}"]
+        self._running.enter_context(process(command, self._is_ready, folder=self._folder, stop=signal.SIGINT))
+
+    def stop(self) -> None:
+        self._running.close()
+
+    def _is_ready(self) -> bool:
+        probe = [str(POSTGRESQL_BIN / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+        return subprocess.run(probe, check=False).returncode == 0
+
+
+@contextlib.contextmanager
+def postgresql_cluster() -> Iterator[PostgresqlCluster]:
+    """A started cluster, stopped at the end if it still runs."""
+    with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as name:
+        cluster = PostgresqlCluster(Path(name))
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+
+
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
-    """A fresh PostgreSQL cluster; yields an SQLAlchemy URL. As root it runs as the user postgres, as it must."""
-    if not (POSTGRESQL_BIN / "initdb").exists():
-        pytest.skip("not installed: postgresql-15")
-    as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as name:
-        folder = Path(name)
-        if as_user:
-            shutil.chown(folder, "postgres", "postgres")
-        data, port = folder / "data", free_port()
-        initdb = [*as_user, str(POSTGRESQL_BIN / "initdb"), "-D", str(data), "-U", "node", "-A", "trust"]
-        subprocess.run([*initdb, "--no-sync", "-E", "UTF8", "--locale=C"], check=True, capture_output=True, cwd="/tmp")
-        command = [*as_user, str(POSTGRESQL_BIN / "postgres"), "-D", str(data), "-p", str(port)]
-        command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
-
-        def ready() -> bool:
-            probe = [str(POSTGRESQL_BIN / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-            return subprocess.run(probe, check=False).returncode == 0
-
-        with process(command, ready, folder=folder, stop=signal.SIGINT):
-            yield f"postgresql+psycopg://node@127.0.0.1:{port}/postgres"
+    """A fresh PostgreSQL; yields its SQLAlchemy URL."""
+    with postgresql_cluster() as cluster:
+        yield cluster.url
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A listener in this process, and senders that may send anything."""
 
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom import AE
+from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
 from node.database import Database
@@ -136,3 +138,16 @@ def store(port: int, dataset: Dataset) -> Dataset:
 
 def statuses(port: int, images: Sequence[Dataset]) -> list[int]:
     return [store(port, image).Status for image in images]
+
+
+def send_part(opened: Any, image: Dataset, pdus: int) -> None:
+    """The first so many PDUs of 16 kB of a C-STORE, and then nothing more."""
+    (context,) = opened.accepted_contexts
+    request = C_STORE()
+    request.MessageID, request.Priority = 1, 2
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    request.DataSet = io.BytesIO(encoded(image))
+    message = C_STORE_RQ()
+    message.primitive_to_message(request)
+    for fragment in itertools.islice(message.encode_msg(context.context_id, 16384), pdus):
+        opened.dul.send_pdu(fragment)

@@ -44,6 +44,7 @@ from tests.node.receiving import (
     association,
     encoded,
     receiving,
+    send_part,
     settings_in,
     statuses,
     store,
@@ -251,21 +252,7 @@ def test_a_class_that_is_not_the_contexts_is_not_supported(running: Receiving, i
 
 def test_a_sender_that_goes_away_in_the_middle_leaves_nothing(running: Receiving, image: Dataset) -> None:
     with association(running.listener.port, MG, ExplicitVRLittleEndian) as opened:
-        (context,) = opened.accepted_contexts
-        from io import BytesIO
-
-        from pynetdicom.dimse_messages import C_STORE_RQ
-        from pynetdicom.dimse_primitives import C_STORE
-
-        request = C_STORE()
-        request.MessageID, request.Priority = 1, 2
-        request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = MG, image.SOPInstanceUID
-        request.DataSet = BytesIO(encoded(image))
-        message = C_STORE_RQ()
-        message.primitive_to_message(request)
-        fragments = message.encode_msg(context.context_id, 16384)
-        for _ in range(10):
-            opened.dul.send_pdu(next(fragments))
+        send_part(opened, image, 10)
         wait_until(lambda: bool(running.incoming()))
         opened.abort()
     wait_until(lambda: running.incoming() == [])
