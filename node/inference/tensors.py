@@ -13,6 +13,7 @@ from node.mammography.views import BREASTS, STANDARD_VIEWS
 ABSENT_LOGIT = -30.0
 UNIT_TOLERANCE = 0.02  # bf16 keeps 8 bits of each component
 HEAT_TOLERANCE = 1e-3
+ROUNDING = 1e-5
 SELF_CHECK_TOLERANCE = 1e-3  # on a GPU a batch of other size may take another kernel
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -67,8 +68,9 @@ def wire_inputs(
     if not present.any():
         raise InferenceError("no view is present")
     clean = np.where(present[:, None, None, None], views, np.float32(0)).astype(np.float32)
-    if not (clean.min() >= 0 and clean.max() <= 1):  # false for NaN too
+    if not (clean.min() >= -ROUNDING and clean.max() <= 1 + ROUNDING):  # false for NaN too
         raise InferenceError("a present view holds pixels outside [0, 1]")
+    clean = clean.clip(0, 1)
     if contract.wire_type == "uint8":
         clean = np.rint(clean * 255)
     return {"views": clean.astype(contract.wire_type)[None], "present": present[None].copy()}

@@ -131,3 +131,10 @@ def test_wire_type(wire_type: str, wanted: float) -> None:
     assert (inputs["views"][0, PRESENT] == np.float32(wanted).astype(wire_type)).all()
     assert not inputs["views"][0, ~PRESENT].any()
     assert inputs["present"].tolist() == [[True, False, True, False]]
+
+
+def test_a_pixel_that_rounding_put_outside_is_clipped() -> None:
+    views = np.zeros((4, 1, 16, 8), np.float32)
+    views[0, 0, 0, :2] = 1.000001, -0.000001
+    inputs = wire_inputs(views, PRESENT, contract())
+    assert (inputs["views"].min(), inputs["views"].max()) == (0, 1)
