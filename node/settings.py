@@ -324,12 +324,14 @@ def _conditions(settings: Settings) -> list[tuple[bool, str, str]]:
         (worker.concurrency >= 1, "worker.concurrency", "must be at least 1"),
         (worker.lease_seconds > 0, "worker.lease_seconds", "must be above 0"),
         (worker.sweep_seconds > 0, "worker.sweep_seconds", "must be above 0"),
+        (settings.broker_url.startswith(BROKER_SCHEMES) or not settings.broker_url, "broker_url", "no Redis URL"),
         (bool(settings.rules), "rules", "at least one is needed"),
     ]
 
 
 BACKENDS = ("openvino", "triton")
 PRECISIONS = ("auto", "f32", "bf16")
+BROKER_SCHEMES = ("redis://", "rediss://", "redis+socket://")
 PROTOCOLS = ("dicom", "dicomweb")
 OBJECTS = ("SR", "SEG", "SC")
 

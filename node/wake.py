@@ -101,13 +101,19 @@ class Publisher:
         try:
             with connect(self._broker_url) as client:
                 return sum(int(client.llen(_key(queue, priority))) for priority in PRIORITIES)
-        except (redis.RedisError, ValueError):
+        except redis.RedisError:
             return None
+
+    def _check_broker(self) -> None:
+        """kombu's connection tries for 6 s where nobody listens; ours says so at once."""
+        with connect(self._broker_url) as client:
+            client.ping()
 
     def _publish(self, task: str, arguments: tuple[Any, ...], priority: int) -> bool:
         try:
+            self._check_broker()
             self._app.send_task(task, arguments, priority=priority, retry=False)
-        except OperationalError as error:
+        except (OperationalError, redis.RedisError) as error:
             if not self._away:
                 logger.warning("the broker is away; what is due will be published when it is back: %s", error)
             self._away = True

@@ -132,8 +132,9 @@ class RunningNode:
 
     folder: Path
     port: int
-    process: "subprocess.Popen[bytes]"
     environment: dict[str, str]
+    verbs: tuple[str, ...] = ("serve",)
+    processes: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
     database: Database | None = None
 
     def command(self, *arguments: str) -> list[str]:
@@ -156,7 +157,7 @@ class RunningNode:
 
         def there() -> bool:
             nonlocal latest
-            assert self.process.poll() is None, self.log()[-3000:]
+            assert self.is_alive(), self.log()[-3000:]
             latest = self.status().get(study, {})
             waiting = [d for d in latest.get("deliveries", ()) if d["status"] in ("pending", "sending")]
             return latest.get("status") == status and not waiting
@@ -168,26 +169,37 @@ class RunningNode:
         return latest
 
     def start(self) -> None:
+        """Start each verb; returns when the listener listens."""
         before = self.log().count("listens on") if (self.folder / "node.log").exists() else 0
         with (self.folder / "node.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command("serve"),
-                cwd=REPOSITORY,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        wait_until(
-            lambda: self.log().count("listens on") > before or self.process.poll() is not None,
-            30.0,
-            "the node did not start",
-        )
-        assert self.process.poll() is None, self.log()
+            self.processes = [
+                subprocess.Popen(
+                    self.command(verb),
+                    cwd=REPOSITORY,
+                    env=self.environment,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+                for verb in self.verbs
+            ]
+        wait_until(lambda: self.log().count("listens on") > before or not self.is_alive(), 30.0, "no listener")
+        assert self.is_alive(), self.log()
 
-    def stop(self) -> int:
-        end(self.process, signal.SIGTERM)
-        return int(self.process.returncode)
+    def is_alive(self) -> bool:
+        return all(process.poll() is None for process in self.processes)
+
+    def kill(self) -> None:
+        """As a power cut does to the first process of each verb."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def stop(self) -> list[int]:
+        """SIGTERM to each verb; their exit codes."""
+        for process in self.processes:
+            end(process, signal.SIGTERM)
+        return [int(process.returncode) for process in self.processes]
 
 
 def settings_text(port: int, destinations: str, **values: object) -> str:
@@ -203,13 +215,17 @@ def pacs_destination(pacs: Pacs, name: str = "pacs") -> str:
 
 @contextlib.contextmanager
 def running_node(
-    folder: Path, destinations: str, environment: dict[str, str] | None = None, **values: object
+    folder: Path,
+    destinations: str,
+    environment: dict[str, str] | None = None,
+    verbs: tuple[str, ...] = ("serve",),
+    **values: object,
 ) -> Iterator[RunningNode]:
-    """`serve` in `folder` with a tiny model; stopped at the end by its pid."""
+    """A node in `folder` with a tiny model; stopped at the end by its pids."""
     port = free_port()
     make_tiny_model(folder / "model", height=380, width=228)
     (folder / "settings.toml").write_text(settings_text(port, destinations, **values))
-    node = RunningNode(folder, port, None, {**os.environ, **(environment or {})})  # type: ignore[arg-type]
+    node = RunningNode(folder, port, {**os.environ, **(environment or {})}, verbs)
     node.start()
     try:
         yield node

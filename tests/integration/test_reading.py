@@ -22,6 +22,7 @@ from node.inference.model import Model
 from node.intake import receive
 from node.mammography.views import LCC, LMLO, RCC
 from node.owner import owner_name
+from node.routing import Route
 from node.settings import Destination, Match, Rule, Settings, load_settings
 from node.status import as_details, as_table, exam_states
 from tests import mammograms
@@ -320,7 +321,7 @@ def test_reading_on_postgresql(model_settings: Settings, model: Model, tmp_path:
 
 def test_settings_that_shape_the_result_change_its_hash(desk: Desk) -> None:
     contract = desk.model.contract
-    taken = pipeline.Route("r", "exam_encoder", (), 5, ())
+    taken = Route("r", "exam_encoder", (), 5, ())
     settings = desk.bench.settings
     at_one_percent = replace(settings, reading=replace(settings.reading, site_prevalence=0.01))
     hashes = {

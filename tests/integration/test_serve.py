@@ -1,7 +1,9 @@
 """The whole node as a process: C-STORE in, SR, SEG and SC out; crashes; destinations that are down or refuse."""
 
+import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -17,9 +19,9 @@ from node.broker import connect, socket_path
 from node.database import open_database
 from node.database.leases import leased_exams
 from node.database.readings import readings_of
-from node.mammography.views import LCC, LMLO, RCC
+from node.mammography.views import LCC, LMLO, RCC, RMLO
 from tests import mammograms
-from tests.running_node import Pacs, pacs_destination, running_node
+from tests.running_node import REPOSITORY, Pacs, RunningNode, pacs_destination, running_node
 from tests.servers import free_port, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning")
@@ -58,7 +60,7 @@ def test_results_stand_in_the_pacs_and_start_no_reading_when_they_come_back(tmp_
         assert set(after) == {study}
         assert (after[study]["reading"], after[study]["updated_at"]) == (said["reading"], said["updated_at"])
         assert len(pacs.received) == len(results)
-    assert node.process.returncode == 0
+    assert node.stop() == [0]
 
 
 def test_killed_readers_exams_are_read_again_and_once(tmp_path: Path) -> None:
@@ -110,10 +112,46 @@ def test_killed_node_goes_on_after_a_restart(tmp_path: Path) -> None:
     study = str(images[0].StudyInstanceUID)
     with running_node(tmp_path, pacs_destination(pacs)) as node:
         mammograms.send(images, node.port)
-        node.process.kill()
-        node.process.wait()
+        node.kill()
         node.start()
         with pacs.running():
             said = node.wait_for(study, "read", 60.0)
         assert said["reading"]["number"] == 1
         assert len(pacs.uids()) == len(set(pacs.uids())) == 3
+
+
+def test_listener_and_workers_run_apart_and_status_tells_all(tmp_path: Path) -> None:
+    pacs = Pacs(free_port())
+    images, few = mammograms.exam(bright=[LMLO]), mammograms.exam([RCC, LCC, RMLO])
+    study, incomplete = str(images[0].StudyInstanceUID), str(few[0].StudyInstanceUID)
+    with (
+        pacs.running(),
+        running_node(tmp_path, pacs_destination(pacs), verbs=("work", "listen"), settle_seconds=6.0) as node,
+    ):
+        mammograms.send(few, node.port)
+        mammograms.send(images, node.port)
+        waiting = node.wait_for(incomplete, "waiting")
+        assert waiting["waiting_for"] == "LMLO"
+        node.wait_for(study, "read")
+        assert node.wait_for(incomplete, "skipped")["reason"] == "views missing: LMLO"
+        table, code = _printed(node, "status")
+        assert code == 0
+        assert "views missing: LMLO" in table
+        assert f"…{study[-19:]}" in table
+        assert "pacs: sent at" in table
+        details, _ = _printed(node, "status", "--study", study)
+        assert "finding      LMLO mass" in details
+        assert json.loads(_printed(node, "status", "--json")[0])["exams"][0]["study_instance_uid"] in (
+            study,
+            incomplete,
+        )
+        assert _printed(node, "status", "--study", "1.2.3")[1] == 2
+        assert "another node works" in _printed(node, "work")[0]
+    assert node.stop() == [0, 0]
+
+
+def _printed(node: RunningNode, *arguments: str) -> tuple[str, int]:
+    done = subprocess.run(
+        node.command(*arguments), cwd=REPOSITORY, env=node.environment, capture_output=True, check=False, timeout=60
+    )
+    return (done.stdout + done.stderr).decode(), done.returncode

@@ -45,6 +45,7 @@ def test_shipped_settings_load_and_are_complete() -> None:
         ('protocol = "dicom"', 'protocol = "ftp"', "destinations[0].protocol"),
         ("port = 4242", "port = 0", "destinations[0].port"),
         ('ae_title = "PACS"', 'ae_title = "PACS"\npassword = "x"', "destinations[0].password: never in the file"),
+        ('broker_url = ""', 'broker_url = "amqp://localhost"', "broker_url: no Redis URL"),
         ("[listener]", "[listener", "not valid TOML"),
     ],
 )

@@ -1,0 +1,117 @@
+"""What is published, when, and what happens while the broker is away."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from node.broker import EmbeddedBroker, connect, socket_path
+from node.database import Database, open_database, upgrade
+from node.database.exams import exam_record, lease_exam
+from node.exam import ExamStatus
+from node.intake import receive
+from node.mammography.views import STANDARD_VIEWS
+from node.settings import ExamSettings
+from node.wake import DELIVER_QUEUE, READ_QUEUE, Publisher, Waker
+from tests.node.database.values import STUDY, an_instance
+
+EXAM = ExamSettings(60.0, False, False, False)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    broker = EmbeddedBroker(tmp_path)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    return Publisher(f"redis+socket://{socket_path(tmp_path)}", 30.0)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    upgrade(database)
+    yield database
+    database.close()
+
+
+def _ready_exam(database: Database) -> None:
+    for number, view in enumerate(STANDARD_VIEWS):
+        instance = an_instance(number, content="abcd"[number], view=view)
+        object.__setattr__(instance, "has_implant", False)
+        object.__setattr__(instance, "excluding_modifier", None)
+        receive(database, instance, EXAM, (), datetime.now(UTC))
+    record = exam_record(database, STUDY)
+    assert record is not None
+    assert record.status is ExamStatus.READY
+
+
+def test_urgent_exams_come_first(broker: EmbeddedBroker, publisher: Publisher, tmp_path: Path) -> None:
+    assert publisher.read_exam("1.2.3", priority=5)
+    assert publisher.read_exam("1.2.4", priority=0)
+    assert publisher.deliver(7, "pacs")
+    assert (publisher.queued(READ_QUEUE), publisher.queued(DELIVER_QUEUE)) == (2, 1)
+    with connect(f"redis+socket://{socket_path(tmp_path)}") as client:
+        assert client.llen("read") == client.llen("read:5") == 1
+
+
+def test_broker_that_is_away_costs_no_time_and_one_line(
+    publisher: Publisher, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = time.monotonic()
+    assert not publisher.read_exam("1.2.3")
+    assert not publisher.deliver(1, "pacs")
+    assert publisher.queued(READ_QUEUE) is None
+    assert time.monotonic() - began < 2.0
+    assert caplog.text.count("the broker is away") == 1
+
+
+def test_what_is_due_is_published_once_until_its_message_is_lost(
+    broker: EmbeddedBroker, publisher: Publisher, database: Database, tmp_path: Path
+) -> None:
+    _ready_exam(database)
+    waker, now = Waker(database, publisher, 60.0), datetime.now(UTC)
+    assert [waker.sweep(now), waker.sweep(now)] == [1, 0]
+    with connect(f"redis+socket://{socket_path(tmp_path)}") as client:
+        client.flushall()
+    assert waker.sweep(now) == 1
+    assert lease_exam(database, STUDY, "elsewhere/1/2/3", now, 30.0) is not None
+    assert waker.sweep(now) == 0
+    assert waker.sweep(now + timedelta(seconds=31)) == 1
+
+
+def test_what_is_handed_is_published_at_once(broker: EmbeddedBroker, publisher: Publisher, database: Database) -> None:
+    waker = Waker(database, publisher, 60.0)
+    waker.start()
+    try:
+        waker.wake("1.2.3")
+        deadline = time.monotonic() + 5.0
+        while publisher.queued(READ_QUEUE) != 1 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert publisher.queued(READ_QUEUE) == 1
+    finally:
+        waker.stop()
+
+
+def test_exam_of_a_dead_reader_is_ready_again(database: Database, publisher: Publisher) -> None:
+    _ready_exam(database)
+    now = datetime.now(UTC)
+    dead = lease_exam(database, STUDY, _dead_owner(), now, 300.0)
+    assert dead is not None
+    Waker(database, publisher, 60.0).sweep(now)
+    record = exam_record(database, STUDY)
+    assert record is not None
+    assert (record.status, record.attempts) == (ExamStatus.READY, 1)
+
+
+def _dead_owner() -> str:
+    from node.owner import owner_name
+
+    host, namespace, pid, started = owner_name().split("/")
+    return f"{host}/{namespace}/{pid}/{int(started) - 1}"
