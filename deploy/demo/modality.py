@@ -18,9 +18,7 @@ class SendError(Exception):
 
 def can_echo(host: str, port: int, ae_title: str, calling_ae_title: str = AE_TITLE) -> bool:
     """C-ECHO: does the peer answer?"""
-    try:
-        socket.create_connection((host, port), timeout=2.0).close()
-    except OSError:
+    if not _accepts(host, port):
         return False
     ae = AE(ae_title=calling_ae_title)
     ae.add_requested_context(Verification)
@@ -38,9 +36,9 @@ def send_exam(files: Sequence[Path], host: str, port: int, ae_title: str) -> flo
     ae.dimse_timeout = ae.network_timeout = 60
     for sop_class_uid, transfer_syntax_uid in sorted({_context(path) for path in files}):
         ae.add_requested_context(sop_class_uid, transfer_syntax_uid)
-    association = ae.associate(host, port, ae_title=ae_title)
-    if not association.is_established:
-        raise SendError("the node refused the association")
+    association = ae.associate(host, port, ae_title=ae_title) if _accepts(host, port) else None
+    if association is None or not association.is_established:
+        raise SendError(f"{ae_title} at {host}:{port} refused the association")
     try:
         for path in files:
             status = association.send_c_store(path)
@@ -49,6 +47,15 @@ def send_exam(files: Sequence[Path], host: str, port: int, ae_title: str) -> flo
         return time.time()
     finally:
         association.release()
+
+
+def _accepts(host: str, port: int) -> bool:
+    """Whether something takes TCP connections there; pynetdicom leaves a socket open where nothing does."""
+    try:
+        socket.create_connection((host, port), timeout=5.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _context(path: Path) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from deploy.demo.phantom import PLANS, phantom_exam
 EXAM_SECONDS = 120.0
 """Longest wait for one exam."""
 SETTLE_SECONDS = 5.0
-_POLL_SECONDS = 1.0
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.3, 3.0
 _FINAL = ("read", "skipped", "failed")
 
 
@@ -77,14 +77,22 @@ def rehearse(exams: list[DemoExam], node: NodeProcess, archive: Archive, progres
 
 
 def _wait(exam: DemoExam, node: NodeProcess, archive: Archive, enough: Callable[[Answer], bool]) -> Answer:
-    """Poll until the exam has ended and its results are delivered, or `enough` holds, or the time is up."""
+    """Ask until the exam has ended and its results are delivered, or `enough` holds, or the time is up."""
     until = time.monotonic() + EXAM_SECONDS
     while True:
         node.check_alive()
         answer = answer_of(node.status(), exam.study_instance_uid)
         if enough(answer) or _has_ended(answer) or time.monotonic() > until:
             return answer
-        time.sleep(_POLL_SECONDS)
+        _pause(exam, archive)
+
+
+def _pause(exam: DemoExam, archive: Archive) -> None:
+    """Until something arrives in the PACS, which costs less to see than a status, or for a while."""
+    before = archive.last_arrival(exam.study_instance_uid)
+    until = time.monotonic() + _LONGEST_PAUSE_SECONDS
+    while archive.last_arrival(exam.study_instance_uid) == before and time.monotonic() < until:
+        time.sleep(_SHORTEST_PAUSE_SECONDS)
 
 
 def _has_ended(answer: Answer) -> bool:
