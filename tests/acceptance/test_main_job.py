@@ -15,6 +15,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
+from deploy.demo.archive import RealArchive
 from deploy.demo.cases import Run
 from deploy.demo.chest import chest_exam
 from deploy.demo.node_process import Peer
@@ -125,6 +126,12 @@ def test_the_pacs_finds_the_results_by_c_find(pacs: Running, complete: dict[str,
     found = [item for _, item in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind) if item]
     association.release()
     assert {"SR", "OT"} <= {str(item.Modality) for item in found}
+
+
+def test_the_demo_counts_what_a_real_pacs_holds(pacs: Running, complete: dict[str, Any]) -> None:
+    archive = RealArchive(Peer(pacs.host, pacs.port, pacs.ae_title))
+    held = archive.kinds(complete["study_instance_uid"])
+    assert sorted(held or ()) == sorted(delivery["kind"] for delivery in complete["deliveries"])
 
 
 def test_results_read_back_by_c_move_are_valid(pacs: Running, complete: dict[str, Any], tmp_path: Path) -> None:
