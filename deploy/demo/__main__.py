@@ -49,6 +49,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/demo",
         description="Start the node and a receiving PACS, send exams by C-STORE, show what the node says of them.",
+        epilog="Exit code 0: every exam ended as it should; whether a lesion was found is shown and does not count.",
     )
     parser.add_argument("--keep", action="store_true", help="leave the node (and the demo's PACS) running")
     parser.add_argument("--pacs", type=_peer, metavar="HOST:PORT:AET", help="send results to this PACS")
@@ -83,6 +84,8 @@ def _run(options: argparse.Namespace) -> int:
     good = all(outcome.as_it_should for outcome in outcomes)
     if good and not options.keep:
         shutil.rmtree(folder)
+    elif not good:
+        print(f"Left to look at: {folder}, with the node's log in {node.log.name}")
     return 0 if good else 1
 
 
