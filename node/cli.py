@@ -6,11 +6,16 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from node import status
-from node.database import open_database, upgrade
+from node.database import Database, open_database, upgrade
+from node.database.deliveries import retry_failed
+from node.database.exams import advance
+from node.database.leases import failed_exams
 from node.errors import NodeError
+from node.exam import ExamStatus
 from node.settings import LOG_FORMAT, SETTINGS_VARIABLE, Settings, load_settings
 
 SERVICES = ("serve", "listen", "work")
@@ -42,23 +47,34 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         from node import doctor
 
         return doctor.report(doctor.examine(settings), sys.stdout)
-    return _status(options, settings)
-
-
-def _status(options: argparse.Namespace, settings: Settings) -> int:
     settings.data_folder.mkdir(parents=True, exist_ok=True)
     database = open_database(settings.database_url)
-    upgrade(database)
     try:
-        if options.study is None:
-            states = status.exam_states(database, options.limit)
-        else:
-            found = status.exam_state(database, options.study)
-            if found is None:
-                raise NodeError(f"nothing of study {options.study} has arrived")
-            states = (found,)
+        upgrade(database)
+        return _retry(database) if options.verb == "retry" else _status(options, database)
     finally:
         database.close()
+
+
+def _retry(database: Database) -> int:
+    """A person mended what was wrong: everything that was given up is tried again, by the node that runs."""
+    now = datetime.now(UTC)
+    exams = sum(
+        advance(database, uid, ExamStatus.FAILED, ExamStatus.READY, now, attempts=0, reason="", due_at=None)
+        for uid in failed_exams(database)
+    )
+    print(f"{exams} exams are read and {retry_failed(database, now)} results are sent again")
+    return 0
+
+
+def _status(options: argparse.Namespace, database: Database) -> int:
+    if options.study is None:
+        states = status.exam_states(database, options.limit)
+    else:
+        found = status.exam_state(database, options.study)
+        if found is None:
+            raise NodeError(f"nothing of study {options.study} has arrived")
+        states = (found,)
     if options.json:
         print(json.dumps(status.as_json(states), indent=1))
     else:
@@ -80,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--json", action="store_true", help="for scripts")
     shown.add_argument("--study", metavar="UID", help="one study in full")
     shown.add_argument("--limit", type=int, default=100, help="exams that changed last (default: %(default)s)")
+    verbs.add_parser("retry", parents=[common], help="read and send again what was given up")
     verbs.add_parser("doctor", parents=[common], help="try each thing that the node depends on, and say the fix")
     return parser
 

@@ -18,7 +18,8 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from node import dicomweb
-from node.errors import DeliveryError, DestinationRefusedError, DestinationUnavailableError
+from node.errors import DeliveryError, DestinationRefusedError, DestinationUnavailableError, PixelError
+from node.mammography.codecs import decompress
 from node.settings import Destination
 
 UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
@@ -159,10 +160,12 @@ def _send(association: Association, result: StoredResult) -> DeliveryError | Non
     if not accepted:
         return DestinationRefusedError(f"the destination takes no {UID(result.sop_class_uid).name}")
     dataset: Dataset = dcmread(result.path)
-    if UID(result.transfer_syntax_uid) not in accepted:
-        dataset = _uncompressed(dataset)
     try:
+        if UID(result.transfer_syntax_uid) not in accepted:
+            dataset = _uncompressed(dataset)
         status = association.send_c_store(dataset)
+    except DestinationRefusedError as error:
+        return error
     except (RuntimeError, ValueError) as error:
         return DestinationRefusedError(f"cannot be sent: {error}")
     if "Status" not in status:
@@ -171,14 +174,18 @@ def _send(association: Association, result: StoredResult) -> DeliveryError | Non
 
 
 def _uncompressed(dataset: Dataset) -> Dataset:
-    """The same object in Explicit VR Little Endian; pynetdicom writes it as Implicit where only that is taken."""
+    """The same object in Explicit VR Little Endian; pynetdicom writes it as Implicit where only that is taken.
+
+    Raises DestinationRefusedError where it cannot be transcoded.
+    """
     if UID(dataset.file_meta.TransferSyntaxUID) in UNCOMPRESSED:
         return dataset
-    if "PixelData" in dataset and UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated:
-        dataset.decompress(as_rgb=False, generate_instance_uid=False, decoding_plugin="pydicom")
-        return dataset
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return dataset
+    try:
+        return decompress(dataset)
+    except PixelError as error:
+        raise DestinationRefusedError(
+            f"its transfer syntax is not taken, and it cannot be transcoded: {error}"
+        ) from error
 
 
 # STOW-RS

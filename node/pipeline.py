@@ -19,12 +19,11 @@ from pydicom.errors import InvalidDicomError
 
 from node.database import Database
 from node.database.exams import ExamRecord, end_reading, lease_exam
-from node.database.instances import instances_of
 from node.database.readings import StoredResult, next_reading_number, store_reading, stored_identity
 from node.errors import MAX_ATTEMPTS, ModelError, NodeError, PixelError, SettingsError, UnreadableError, retry_after
-from node.exam import Exam, ExamStatus, Instance, assemble, selection_of
+from node.exam import Exam, ExamStatus, Instance, selection_of
 from node.inference.model import Model
-from node.intake import settle
+from node.intake import exam_of, settle
 from node.interpretation import Interpretation, interpret
 from node.mammography.contract import ModelContract
 from node.mammography.pixels import PreparedView, Preset, prepare, preset
@@ -133,7 +132,7 @@ def _end(bench: Bench, leased: ExamRecord, status: ExamStatus, reason: str, now:
 
 
 def _assembled(bench: Bench, study_instance_uid: str) -> Exam:
-    exam = assemble(study_instance_uid, instances_of(bench.database, study_instance_uid), bench.settings.exam)
+    exam = exam_of(bench.database, study_instance_uid, bench.settings.exam)
     if exam.problem is not None or not exam.chosen:
         raise UnreadableError(exam.problem or "no image of a standard view")
     return exam

@@ -1,6 +1,7 @@
 """The node's processes: what `serve`, `listen` and `work` start, watch, start again, and stop by their process ids."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,11 +15,10 @@ from pathlib import Path
 
 from node.broker import EmbeddedBroker, broker_url
 from node.database import Database, open_database, upgrade
-from node.errors import NodeError
+from node.errors import ContractError, ModelError, NodeError, SettingsError
 from node.listener import serve_listener
-from node.settings import SETTINGS_VARIABLE, Settings
+from node.settings import LOG_FORMAT, PARENT_VARIABLE, SETTINGS_VARIABLE, InferenceSettings, Settings
 from node.wake import DELIVER_QUEUE, READ_QUEUE, Publisher, Waker
-from node.worker import PARENT_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,10 @@ WATCH_SECONDS = 1.0
 RESTART_SECONDS = 5.0
 STOP_SECONDS = 30.0
 """How long a worker may take to end the exam or the delivery that it is at."""
+
+
+UNFIT = 3
+"""Exit code of the model's check where the node must not run with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,12 @@ def run(settings: Settings, settings_path: Path, roles: Roles) -> None:
             stack.callback(worker.end)
         for worker in workers:
             stack.callback(worker.ask_to_end)
+        check = stack.enter_context(_model_check(settings)) if roles.works else None
         waker.start()
         stack.callback(waker.stop)
         if roles.listens:
             stack.enter_context(serve_listener(settings, database, waker.wake))
-        _watch(stopping, broker, workers)
+        _watch(stopping, broker, workers, check)
         logger.info("stopping")
 
 
@@ -149,9 +154,42 @@ def _stop_on_signals() -> threading.Event:
     return stopping
 
 
-def _watch(stopping: threading.Event, broker: EmbeddedBroker | None, workers: list[Worker]) -> None:
-    """Until told to stop: bring back what ended by itself."""
+def refuse_unfit_model(settings: InferenceSettings) -> None:
+    """In a process of its own: exit code UNFIT where this node cannot read with that model, whatever happens later."""
+    from node.inference.load import load_model  # 100 MB that the process of the listener does without
+
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, stream=sys.stderr)
+    try:
+        load_model(settings)
+    except (ContractError, SettingsError) as error:
+        logger.error("ALARM %s", error)
+        sys.exit(UNFIT)
+    except (ModelError, OSError) as error:
+        logger.error("ALARM no model yet: %s", error)
+
+
+@contextmanager
+def _model_check(settings: Settings) -> "Iterator[multiprocessing.process.BaseProcess]":
+    """Beside the start of everything else; it costs this process no memory."""
+    check = multiprocessing.get_context("spawn").Process(target=refuse_unfit_model, args=(settings.inference,))
+    check.start()
+    try:
+        yield check
+    finally:
+        check.terminate()
+        check.join()
+
+
+def _watch(
+    stopping: threading.Event,
+    broker: EmbeddedBroker | None,
+    workers: list[Worker],
+    check: "multiprocessing.process.BaseProcess | None",
+) -> None:
+    """Until told to stop: bring back what ended by itself. Raises ContractError where the model was refused."""
     while not stopping.wait(WATCH_SECONDS):
+        if check is not None and check.exitcode == UNFIT:
+            raise ContractError("the model does not fit this node; see the line above, or run doctor")
         if broker is not None and not broker.is_running():
             logger.error("ALARM the embedded broker ended; starting it again")
             _try(broker.start)

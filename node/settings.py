@@ -144,7 +144,8 @@ class Settings:
     reading: ReadingSettings
     worker: WorkerSettings
     rules: tuple[Rule, ...]
-    destinations: tuple[Destination, ...]
+    destinations: tuple[Destination, ...] = ()
+    """None: results stay in the data folder."""
 
 
 ENVIRONMENT_KEYS: dict[str, tuple[str, ...]] = {
@@ -157,6 +158,8 @@ ENVIRONMENT_KEYS: dict[str, tuple[str, ...]] = {
     "MAMMOCLIP_INFERENCE_TRITON_URL": ("inference", "triton_url"),
 }
 SETTINGS_VARIABLE = "MAMMOCLIP_SETTINGS"
+PARENT_VARIABLE = "MAMMOCLIP_PARENT"
+"""Set by `serve` and `work` for their workers: the process id that they end with."""
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 """Of all processes of the node."""
 

@@ -19,9 +19,9 @@ from kombu.exceptions import OperationalError
 
 from node.broker import connect
 from node.database import Database
-from node.database.deliveries import pending_deliveries
+from node.database.deliveries import pending_deliveries, reschedule
 from node.database.exams import due_exams, end_reading
-from node.database.leases import leased_exams
+from node.database.leases import leased_deliveries, leased_exams
 from node.errors import NodeError
 from node.exam import ExamStatus
 from node.owner import is_dead
@@ -150,7 +150,7 @@ class Waker:
 
     def sweep(self, now: datetime) -> int:
         """Publish what is due at `now` and not on its way; returns how many messages."""
-        release_dead_readers(self._database, now)
+        release_dead(self._database, now)
         exams = due_exams(self._database, now)
         deliveries = pending_deliveries(self._database, now)
         self._published = {key: at for key, at in self._published.items() if key in {*exams, *deliveries}}
@@ -186,11 +186,14 @@ class Waker:
             logger.error("ALARM the database cannot be swept: %s", error)
 
 
-def release_dead_readers(database: Database, now: datetime) -> None:
-    """Exams whose reader was a process of this host that is gone become READY without waiting for their lease."""
+def release_dead(database: Database, now: datetime) -> None:
+    """What a process of this host held that is gone is due at once, without waiting for its lease to end."""
     for study_instance_uid, owner in leased_exams(database):
         if is_dead(owner) and end_reading(database, study_instance_uid, owner, ExamStatus.READY, now, due_at=None):
             logger.error("ALARM the worker that read %s died; the exam is read again", study_instance_uid)
+    for delivery_id, owner in leased_deliveries(database):
+        if is_dead(owner) and reschedule(database, delivery_id, owner, "the worker that sent it died", now):
+            logger.error("ALARM the worker of delivery %d died; it is sent again", delivery_id)
 
 
 def _key(queue: str, priority: int) -> str:

@@ -24,13 +24,10 @@ from node.errors import NodeError
 from node.inference.load import load_model
 from node.inference.model import Model
 from node.owner import owner_name
-from node.settings import SETTINGS_VARIABLE, Settings, load_settings
+from node.settings import PARENT_VARIABLE, SETTINGS_VARIABLE, Settings, load_settings
 from node.wake import DELIVER_TASK, READ_TASK, Publisher, celery_settings
 
 logger = logging.getLogger(__name__)
-
-PARENT_VARIABLE = "MAMMOCLIP_PARENT"
-"""Process id of the `serve` or `work` that started this worker: it ends with it."""
 
 
 def settings_of_environment() -> Settings:

@@ -19,7 +19,7 @@ from node.database import Database, open_database
 from node.settings import load_settings
 from node.status import as_json, exam_states
 from tests.models import make_tiny_model
-from tests.servers import end, free_port, wait_until
+from tests.servers import free_port, wait_until
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -151,7 +151,7 @@ class RunningNode:
     def log(self) -> str:
         return (self.folder / "node.log").read_text(errors="replace")
 
-    def wait_for(self, study: str, status: str, seconds: float = 40.0) -> dict[str, Any]:
+    def wait_for(self, study: str, status: str, seconds: float = 150.0) -> dict[str, Any]:
         """The exam as soon as it has that status and nothing of it waits to be delivered."""
         latest: dict[str, Any] = {}
 
@@ -183,7 +183,7 @@ class RunningNode:
                 )
                 for verb in self.verbs
             ]
-        wait_until(lambda: self.log().count("listens on") > before or not self.is_alive(), 30.0, "no listener")
+        wait_until(lambda: self.log().count("listens on") > before or not self.is_alive(), 120.0, "no listener")
         assert self.is_alive(), self.log()
 
     def is_alive(self) -> bool:
@@ -196,10 +196,15 @@ class RunningNode:
             process.wait()
 
     def stop(self) -> list[int]:
-        """SIGTERM to each verb; their exit codes."""
+        """SIGTERM to each verb; their exit codes. It ends what it is at first: patience on a busy machine."""
         for process in self.processes:
-            end(process, signal.SIGTERM)
-        return [int(process.returncode) for process in self.processes]
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(90.0)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        return [process.wait() for process in self.processes]
 
 
 def settings_text(port: int, destinations: str, **values: object) -> str:
@@ -219,11 +224,12 @@ def running_node(
     destinations: str,
     environment: dict[str, str] | None = None,
     verbs: tuple[str, ...] = ("serve",),
+    contract: dict[str, object] | None = None,
     **values: object,
 ) -> Iterator[RunningNode]:
-    """A node in `folder` with a tiny model; stopped at the end by its pids."""
+    """A node in `folder` with a tiny model, its contract changed by `contract`; stopped at the end by its pids."""
     port = free_port()
-    make_tiny_model(folder / "model", height=380, width=228)
+    make_tiny_model(folder / "model", height=380, width=228, contract=contract)
     (folder / "settings.toml").write_text(settings_text(port, destinations, **values))
     node = RunningNode(folder, port, {**os.environ, **(environment or {})}, verbs)
     node.start()

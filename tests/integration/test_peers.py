@@ -60,7 +60,7 @@ def _held_by_orthanc(pacs: Running) -> dict[str, Dataset]:
 def test_results_reach_every_kind_of_destination_unchanged(site: Site) -> None:
     images = mammograms.exam(bright=[RCC, LMLO])
     mammograms.send(images, site.node.port)
-    said = site.node.wait_for(str(images[0].StudyInstanceUID), "read", 60.0)
+    said = site.node.wait_for(str(images[0].StudyInstanceUID), "read")
     kept = {
         str(dcmread(result["path"]).SOPInstanceUID): dcmread(result["path"]) for result in said["reading"]["results"]
     }

@@ -71,7 +71,7 @@ def test_killed_readers_exams_are_read_again_and_once(tmp_path: Path) -> None:
             images = mammograms.exam(bright=[RCC])
             study = str(images[0].StudyInstanceUID)
             mammograms.send(images, node.port)
-            wait_until(lambda: bool(leased_exams(database)), 30.0, "nobody reads")
+            wait_until(lambda: bool(leased_exams(database)), 120.0, "nobody reads")
             [(leased, owner)] = leased_exams(database)
             assert leased == study
             kill(int(owner.split("/")[2]))
@@ -115,7 +115,7 @@ def test_killed_node_goes_on_after_a_restart(tmp_path: Path) -> None:
         node.kill()
         node.start()
         with pacs.running():
-            said = node.wait_for(study, "read", 60.0)
+            said = node.wait_for(study, "read")
         assert said["reading"]["number"] == 1
         assert len(pacs.uids()) == len(set(pacs.uids())) == 3
 
@@ -126,7 +126,7 @@ def test_listener_and_workers_run_apart_and_status_tells_all(tmp_path: Path) -> 
     study, incomplete = str(images[0].StudyInstanceUID), str(few[0].StudyInstanceUID)
     with (
         pacs.running(),
-        running_node(tmp_path, pacs_destination(pacs), verbs=("work", "listen"), settle_seconds=6.0) as node,
+        running_node(tmp_path, pacs_destination(pacs), verbs=("work", "listen"), settle_seconds=10.0) as node,
     ):
         mammograms.send(few, node.port)
         mammograms.send(images, node.port)
@@ -152,6 +152,28 @@ def test_listener_and_workers_run_apart_and_status_tells_all(tmp_path: Path) -> 
 
 def _printed(node: RunningNode, *arguments: str) -> tuple[str, int]:
     done = subprocess.run(
-        node.command(*arguments), cwd=REPOSITORY, env=node.environment, capture_output=True, check=False, timeout=60
+        node.command(*arguments), cwd=REPOSITORY, env=node.environment, capture_output=True, check=False, timeout=120
     )
     return (done.stdout + done.stderr).decode(), done.returncode
+
+
+def test_node_refuses_to_run_with_a_model_that_does_not_fit(tmp_path: Path) -> None:
+    with running_node(tmp_path, "", contract={"contract_version": 2}) as node:
+        [process] = node.processes
+        assert process.wait(120) == 2
+        assert "ALARM" in node.log()
+        assert "contract_version" in node.log()
+
+
+def test_given_up_deliveries_are_sent_after_retry(tmp_path: Path) -> None:
+    pacs = Pacs(free_port(), statuses={SecondaryCaptureImageStorage: 0xA900})
+    images = mammograms.exam()
+    study = str(images[0].StudyInstanceUID)
+    with pacs.running(), running_node(tmp_path, pacs_destination(pacs)) as node:
+        mammograms.send(images, node.port)
+        said = node.wait_for(study, "read")
+        assert {d["kind"]: d["status"] for d in said["deliveries"]} == {"SR": "sent", "SC": "failed"}
+        assert _printed(node, "status")[1] == 1
+        pacs.statuses.clear()
+        assert _printed(node, "retry")[0].strip() == "0 exams are read and 1 results are sent again"
+        wait_until(lambda: len(pacs.uids()) == 2, 60.0, "not sent again")
