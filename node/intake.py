@@ -8,7 +8,15 @@ from sqlalchemy.orm import Session
 
 from node.database import Database
 from node.database.exams import locked_exam
-from node.database.instances import Recorded, add_instance, record_instance, study_instances
+from node.database.instances import (
+    Recorded,
+    all_contents,
+    compared,
+    insert_instance,
+    latest,
+    record_instance,
+    study_instances,
+)
 from node.database.schema import ExamRow
 from node.exam import Exam, ExamStatus, Instance, Standing, assemble, selection_hash, standing
 from node.routing import Route, route
@@ -43,13 +51,15 @@ def receive(
     with database.write() as session:
         row = locked_exam(session, instance.study_instance_uid, now)
         is_first = row.selection_hash == ""
-        recorded = add_instance(session, instance, is_ours=False)
+        contents = all_contents(session, instance.study_instance_uid)
+        same = [known.content_hash for known in contents if known.sop_instance_uid == instance.sop_instance_uid]
+        recorded = compared(instance, same)
         if recorded is Recorded.EQUAL:
             return Receipt(recorded, wake=False)
+        insert_instance(session, instance, is_ours=False)
         row.last_image_at = row.updated_at = now
-        exam = _assembled(session, instance.study_instance_uid, settings)
-        wake = _judge(row, exam, settings, rules, now, is_first)
-        return Receipt(recorded, wake)
+        exam = assemble(instance.study_instance_uid, latest([*contents, instance]), settings)
+        return Receipt(recorded, wake=_judge(row, exam, settings, rules, now, is_first))
 
 
 def receive_ours(database: Database, instance: Instance) -> Receipt:

@@ -22,7 +22,7 @@ from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
 from node.database import Database
-from node.database.instances import Recorded, is_known, is_our_result
+from node.database.instances import is_our_result
 from node.encoded import checked_uid, read_header
 from node.errors import DataSetMismatchError, NodeError, NotUnderstoodError, OutOfResourcesError, SopClassError
 from node.exam import Instance, instance_of
@@ -39,6 +39,8 @@ SUCCESS = 0x0000
 ERROR_COMMENT_LENGTH = 64
 """(0000,0902) is an LO."""
 MAXIMUM_ASSOCIATIONS = 64
+OUR_UID_ROOT = "2.25."
+"""UIDs of results are made of a UUID (PS3.5 B.2); only those are looked up."""
 RELEASE_SECONDS = 10.0
 """How long `Listener.stop` lets senders finish."""
 
@@ -194,8 +196,6 @@ def take(request: Request, reception: Reception) -> Receipt:
     dataset = _checked_header(request, offset)
     digest = content_hash(path, offset)
     kept = reception.store.path_of(request.sop_instance_uid, digest)
-    if is_known(reception.database, request.sop_instance_uid, digest) and kept.exists():
-        return Receipt(Recorded.EQUAL, wake=False)
     now = datetime.now(UTC)
     instance = instance_of(
         dataset,
@@ -212,7 +212,8 @@ def take(request: Request, reception: Reception) -> Receipt:
 
 
 def _record(dataset: Dataset, instance: Instance, reception: Reception, now: datetime) -> Receipt:
-    if is_ours(dataset) or is_our_result(reception.database, instance.sop_instance_uid):
+    named_as_ours = instance.sop_instance_uid.startswith(OUR_UID_ROOT)
+    if is_ours(dataset) or (named_as_ours and is_our_result(reception.database, instance.sop_instance_uid)):
         return receive_ours(reception.database, instance)
     return receive(reception.database, instance, reception.settings.exam, reception.settings.rules, now)
 

@@ -238,7 +238,11 @@ def orthanc_settings(running: Running, modalities: dict[str, tuple[str, str, int
 
 @contextlib.contextmanager
 def orthanc(
-    ae_title: str = "ORTHANC", *, modalities: dict[str, tuple[str, str, int]] | None = None, own_network: bool = False
+    ae_title: str = "ORTHANC",
+    *,
+    modalities: dict[str, tuple[str, str, int]] | None = None,
+    own_network: bool = False,
+    environment: dict[str, str] | None = None,
 ) -> Iterator[Running]:
     """Orthanc with DICOMweb. `modalities`: name -> (AE title, host, port) of who may store and query; by default
     MAMMOCLIP, TESTER and DCMSEND.
@@ -256,7 +260,7 @@ def orthanc(
         )
         (running.folder / "orthanc.json").write_text(json.dumps(orthanc_settings(running, allowed)))
         command = [*prefix, "Orthanc", str(running.folder / "orthanc.json")]
-        with process(command, lambda: _orthanc_ready(running), folder=running.folder):
+        with process(command, lambda: _orthanc_ready(running), folder=running.folder, environment=environment):
             yield running
 
 

@@ -186,6 +186,16 @@ def let_go(row: ExamRow, to_status: ExamStatus, now: datetime, **also: Unpack[Ex
 
 def locked_exam(session: Session, study_instance_uid: str, now: datetime) -> ExamRow:
     """The study's exam, made where it is missing, locked until the transaction ends: receipts of a study take turns."""
+    wanted = select(ExamRow).where(ExamRow.study_instance_uid == study_instance_uid).with_for_update()
+    row = session.scalars(wanted).one_or_none()
+    if row is None:
+        _make_exam(session, study_instance_uid, now)
+        row = session.scalars(wanted).one()
+    return row
+
+
+def _make_exam(session: Session, study_instance_uid: str, now: datetime) -> None:
+    """Another receipt may make it at the same time: PostgreSQL then waits for that one, and this does nothing."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     session.execute(
         insert(ExamRow)
@@ -203,9 +213,6 @@ def locked_exam(session: Session, study_instance_uid: str, now: datetime) -> Exa
         )
         .on_conflict_do_nothing(index_elements=[ExamRow.study_instance_uid])
     )
-    return session.scalars(
-        select(ExamRow).where(ExamRow.study_instance_uid == study_instance_uid).with_for_update()
-    ).one()
 
 
 def _release_expired(session: Session, study_instance_uid: str, now: datetime) -> None:

@@ -1,11 +1,12 @@
 """What was received: one row for each content of each SOP Instance UID."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, insert, select
 from sqlalchemy.orm import Session
 
 from node.database.engine import Database
@@ -36,18 +37,18 @@ class Arrival:
     is_ours: bool
 
 
-COLUMNS = frozenset(
-    {
-        "sop_instance_uid",
-        "sop_class_uid",
-        "study_instance_uid",
-        "series_instance_uid",
-        "content_hash",
-        "path",
-        "received_at",
-    }
+COLUMNS = (
+    "sop_instance_uid",
+    "sop_class_uid",
+    "study_instance_uid",
+    "series_instance_uid",
+    "content_hash",
+    "path",
+    "received_at",
 )
-"""Attributes of exam.Instance with a column of their own; the others stand in `header_json`."""
+"""Attributes of exam.Instance with a column of their own."""
+FACTS = tuple(field.name for field in fields(Instance) if field.name not in COLUMNS)
+"""The others, which stand in `header_json`."""
 
 
 def record_instance(database: Database, instance: Instance, is_ours: bool) -> Recorded:
@@ -58,16 +59,24 @@ def record_instance(database: Database, instance: Instance, is_ours: bool) -> Re
 
 def add_instance(session: Session, instance: Instance, is_ours: bool) -> Recorded:
     """Record within a transaction; the caller holds the study's exam row, so that two receipts take turns."""
-    hashes = set(
-        session.scalars(
-            select(InstanceRow.content_hash).where(InstanceRow.sop_instance_uid == instance.sop_instance_uid)
-        )
-    )
+    known = select(InstanceRow.content_hash).where(InstanceRow.sop_instance_uid == instance.sop_instance_uid)
+    recorded = compared(instance, session.scalars(known).all())
+    if recorded is not Recorded.EQUAL:
+        insert_instance(session, instance, is_ours)
+    return recorded
+
+
+def compared(instance: Instance, hashes: Sequence[str]) -> Recorded:
+    """What an instance is beside the contents that are known under its UID."""
     if instance.content_hash in hashes:
         return Recorded.EQUAL
-    session.add(_row(instance, is_ours))
-    session.flush()
     return Recorded.CHANGED if hashes else Recorded.NEW
+
+
+def insert_instance(session: Session, instance: Instance, is_ours: bool) -> None:
+    """Write the row, within a transaction."""
+    values = {name: getattr(instance, name) for name in COLUMNS}
+    session.execute(insert(InstanceRow), [{**values, "is_ours": is_ours, "header_json": _facts(instance)}])
 
 
 def instances_of(database: Database, study_instance_uid: str) -> tuple[Instance, ...]:
@@ -80,27 +89,24 @@ def instances_of(database: Database, study_instance_uid: str) -> tuple[Instance,
 
 def study_instances(session: Session, study_instance_uid: str) -> tuple[Instance, ...]:
     """`instances_of` within a transaction."""
-    rows = session.scalars(
-        select(InstanceRow)
-        .where(InstanceRow.study_instance_uid == study_instance_uid, InstanceRow.is_ours.is_(False))
-        .order_by(InstanceRow.id)
+    return latest(all_contents(session, study_instance_uid))
+
+
+def all_contents(session: Session, study_instance_uid: str) -> list[Instance]:
+    """Every content of every instance of one study, in the order in which they came, without our own objects."""
+    rows = session.execute(
+        _contents.where(InstanceRow.study_instance_uid == study_instance_uid, InstanceRow.is_ours.is_(False))
     )
-    latest = {row.sop_instance_uid: row for row in rows}
-    return tuple(_instance(row) for row in sorted(latest.values(), key=lambda row: row.id))
+    return [_instance(*row) for row in rows]
 
 
-def is_known(database: Database, sop_instance_uid: str, content_hash: str) -> bool:
-    """Whether this very content was accepted before."""
-    with database.read() as session:
-        return bool(
-            session.scalar(
-                select(
-                    exists().where(
-                        InstanceRow.sop_instance_uid == sop_instance_uid, InstanceRow.content_hash == content_hash
-                    )
-                )
-            )
-        )
+def latest(contents: Iterable[Instance]) -> tuple[Instance, ...]:
+    """Of each SOP Instance UID the content that came last, in the order in which they came."""
+    of_uid: dict[str, Instance] = {}
+    for instance in contents:
+        of_uid.pop(instance.sop_instance_uid, None)
+        of_uid[instance.sop_instance_uid] = instance
+    return tuple(of_uid.values())
 
 
 def is_our_result(database: Database, sop_instance_uid: str) -> bool:
@@ -119,26 +125,20 @@ def arrivals(database: Database, limit: int = 1000) -> tuple[Arrival, ...]:
         )
 
 
-def _row(instance: Instance, is_ours: bool) -> InstanceRow:
-    return InstanceRow(
-        **{name: getattr(instance, name) for name in COLUMNS}, is_ours=is_ours, header_json=_facts(instance)
-    )
+_contents = select(*(getattr(InstanceRow, name) for name in COLUMNS), InstanceRow.header_json).order_by(InstanceRow.id)
 
 
 def _facts(instance: Instance) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        field.name: getattr(instance, field.name) for field in fields(Instance) if field.name not in COLUMNS
-    }
+    facts: dict[str, Any] = {name: getattr(instance, name) for name in FACTS}
     facts["view"] = None if instance.view is None else [instance.view.laterality.value, instance.view.position.value]
     facts["acquired_at"] = None if instance.acquired_at is None else instance.acquired_at.isoformat()
-    facts["header"] = [list(pair) for pair in instance.header]
     return facts
 
 
-def _instance(row: InstanceRow) -> Instance:
-    facts = dict(row.header_json)
+def _instance(*values: Any) -> Instance:
+    facts = dict(values[-1])
     view, acquired_at = facts["view"], facts["acquired_at"]
     facts["view"] = None if view is None else View(Laterality(view[0]), ViewPosition(view[1]))
     facts["acquired_at"] = None if acquired_at is None else datetime.fromisoformat(acquired_at)
     facts["header"] = tuple((keyword, value) for keyword, value in facts["header"])
-    return Instance(**{name: getattr(row, name) for name in COLUMNS}, **facts)
+    return Instance(**dict(zip(COLUMNS, values, strict=False)), **facts)

@@ -1,12 +1,8 @@
 """Real senders (dcmtk), a real PostgreSQL, real files; a listener process that is killed in the middle."""
 
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,51 +27,22 @@ from node.exam import ExamStatus
 from node.intake import settle
 from node.mammography.views import LMLO
 from tests import mammograms
-from tests.node.receiving import Receiving, association, receiving, send_part, settings_in, store
-from tests.servers import DCMTK_ENVIRONMENT, end, free_port, listens, need, postgresql, postgresql_cluster, wait_until
+from tests.node.receiving import (
+    Receiving,
+    association,
+    listener_process,
+    receiving,
+    send_part,
+    settings_in,
+    store,
+)
+from tests.servers import DCMTK_ENVIRONMENT, need, postgresql, postgresql_cluster, wait_until
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 LATER = timedelta(seconds=301)
 
-# run as a process of its own: a listener on the folder, database and port of its arguments
-LISTENER = """
-import sys, threading
-from pathlib import Path
-from node.database import open_database, upgrade
-from node.listener import serve_listener
-from tests.node.receiving import settings_in
-folder, url, port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-database = open_database(url)
-upgrade(database)
-with serve_listener(settings_in(folder, port=port), database, lambda study: print("woken", study, flush=True)):
-    threading.Event().wait()
-"""
-
 # pynetdicom leaves an aborted connection's socket to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning")
-
-
-@dataclass
-class ListenerProcess:
-    process: "subprocess.Popen[bytes]"
-    port: int
-    folder: Path
-
-    def incoming(self) -> list[Path]:
-        return sorted((self.folder / "incoming").iterdir())
-
-
-@contextmanager
-def listener_process(folder: Path, url: str) -> Iterator[ListenerProcess]:
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-c", LISTENER, str(folder), url, str(port)], cwd=Path(__file__).parents[2]
-    )
-    try:
-        wait_until(lambda: listens(port) or process.poll() is not None, 30, "the listener did not start")
-        yield ListenerProcess(process, port, folder)
-    finally:
-        end(process, signal.SIGKILL)
 
 
 @pytest.fixture

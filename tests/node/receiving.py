@@ -2,6 +2,9 @@
 
 import io
 import itertools
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,9 +30,23 @@ from node.settings import (
     Settings,
     WorkerSettings,
 )
-from tests.servers import wait_until
+from tests.servers import end, free_port, listens, wait_until
 
 AE_TITLE = "MAMMOCLIP"
+
+# run as a process of its own: a listener on the folder, database and port of its arguments
+LISTENER = """
+import sys, threading
+from pathlib import Path
+from node.database import open_database, upgrade
+from node.listener import serve_listener
+from tests.node.receiving import settings_in
+folder, url, port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+database = open_database(url)
+upgrade(database)
+with serve_listener(settings_in(folder, port=port), database, lambda study: None):
+    threading.Event().wait()
+"""
 
 
 def settings_in(folder: Path, **listener: Any) -> Settings:
@@ -151,3 +168,26 @@ def send_part(opened: Any, image: Dataset, pdus: int) -> None:
     message.primitive_to_message(request)
     for fragment in itertools.islice(message.encode_msg(context.context_id, 16384), pdus):
         opened.dul.send_pdu(fragment)
+
+
+@dataclass
+class ListenerProcess:
+    process: "subprocess.Popen[bytes]"
+    port: int
+    folder: Path
+
+    def incoming(self) -> list[Path]:
+        return sorted((self.folder / "incoming").iterdir())
+
+
+@contextmanager
+def listener_process(folder: Path, url: str) -> Iterator[ListenerProcess]:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", LISTENER, str(folder), url, str(port)], cwd=Path(__file__).parents[2]
+    )
+    try:
+        wait_until(lambda: listens(port) or process.poll() is not None, 30, "the listener did not start")
+        yield ListenerProcess(process, port, folder)
+    finally:
+        end(process, signal.SIGKILL)

@@ -4,7 +4,7 @@ import dataclasses
 
 from node.database import Database
 from node.database.exams import lease_exam, locked_exam
-from node.database.instances import Recorded, arrivals, instances_of, is_known, is_our_result, record_instance
+from node.database.instances import Recorded, arrivals, instances_of, is_our_result, record_instance
 from node.database.readings import store_reading
 from tests.node.database.values import NOW, STUDY, a_reading, a_result, an_instance
 
@@ -27,8 +27,6 @@ def test_equal_again_changes_nothing_and_the_later_content_counts(database: Data
     assert answers == [Recorded.NEW, Recorded.EQUAL, Recorded.CHANGED, Recorded.EQUAL]
     assert instances_of(database, STUDY) == (second,)
     assert len(arrivals(database)) == 2
-    assert is_known(database, first.sop_instance_uid, "a" * 64)
-    assert not is_known(database, first.sop_instance_uid, "d" * 64)
 
 
 def test_other_studies_and_our_own_objects_are_no_part_of_it(database: Database) -> None:
