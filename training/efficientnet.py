@@ -53,8 +53,18 @@ Padding = tuple[int, int]
 
 
 def centred_padding(kernel: int) -> Padding:
-    """Half a kernel on both sides: cell i of a map at stride s is centred on input pixel s * i."""
+    """Half a kernel on both sides: the window of cell i at stride s is centred on input pixel s * i."""
     return (kernel // 2, kernel // 2)
+
+
+def registered_padding(kernel: int, stride: int, input_stride: int) -> Padding:
+    """Padding under which what ImageNet kernels look at, not just their window, is centred on input pixel s * i.
+
+    Kernels of stride 2 that were trained with SAME padding weigh most half a pixel before their window's middle.
+    Windows one pixel later in the first two of them (+0.5 and +1 pixel) balance the third (-2): measured by the
+    gradient's centroid, a cell at stride 8 lies at (-0.4, -0.2) pixels, with `centred_padding` at (-3.2, -3.8).
+    """
+    return (0, 1) if stride == 2 and input_stride <= 2 else centred_padding(kernel)
 
 
 def static_padding(size: int, kernel: int, stride: int) -> Padding:
@@ -148,15 +158,16 @@ def _drop_connect(y: Tensor, drop: float) -> Tensor:
 class EfficientNet(nn.Module):
     """The image encoder without its classifier.
 
-    `padding` "centred" registers every cell (`centred_padding`); "static" is that of the released weights.
+    `padding`: "registered" (see `registered_padding`; sizes are multiples of 4), "centred", or "static", that of the
+    released weights.
     `with_head` False leaves out the last 1 x 1 convolution.
     """
 
-    def __init__(self, name: str, *, channels: int = 3, padding: str = "centred", with_head: bool = True) -> None:
+    def __init__(self, name: str, *, channels: int = 3, padding: str = "registered", with_head: bool = True) -> None:
         super().__init__()
         self.variant = variant = VARIANTS[name]
         self.act: nn.Module = nn.ReLU6(inplace=True) if variant.relu6 else nn.SiLU(inplace=True)
-        size = _Sizes(variant.nominal_px, static=padding == "static")
+        size = _Sizes(variant.nominal_px, padding)
         self._conv_stem = PaddedConv2d(channels, variant.stem, 3, size.padding(3, 2), stride=2)
         self._bn0 = _batch_norm(variant.stem)
         blocks, ends, inputs = [], [], variant.stem
@@ -195,14 +206,17 @@ class EfficientNet(nn.Module):
 
 
 class _Sizes:
-    """Follows the nominal size through the strides to give each convolution's padding."""
+    """Follows the nominal size and the stride through the network to give each convolution's padding."""
 
-    def __init__(self, size: int, *, static: bool) -> None:
-        self.size, self.static = size, static
+    def __init__(self, size: int, mode: str) -> None:
+        self.size, self.stride, self.mode = size, 1, mode
 
     def padding(self, kernel: int, stride: int) -> Padding:
         size, self.size = self.size, -(-self.size // stride)
-        return static_padding(size, kernel, stride) if self.static else centred_padding(kernel)
+        before, self.stride = self.stride, self.stride * stride
+        if self.mode == "static":
+            return static_padding(size, kernel, stride)
+        return registered_padding(kernel, stride, before) if self.mode == "registered" else centred_padding(kernel)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -1,6 +1,8 @@
 """The served file: an ONNX graph with weights stored as float16, its contract in the metadata."""
 
+import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,6 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
 
 from training.exam_encoder import FINDINGS, ExamEncoder, ExamOutputs
 from training.weights import weights_hash
@@ -21,34 +22,37 @@ SMALLEST_STORED = 64
 """Initialisers with fewer values stay float32."""
 
 
-class _ContractGraph(nn.Module):
-    """Gives the exporter a tuple of tensors."""
-
-    def __init__(self, model: ExamEncoder) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, views: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.model(views, present))
-
-
 def trace(model: ExamEncoder, height: int, width: int) -> onnx.ModelProto:
     """The network as an ONNX graph in float32 with a dynamic batch B."""
     views = torch.rand(2, 4, 1, height, width)
     present = torch.ones(2, 4, dtype=torch.bool)
-    batch = torch.export.Dim("B", min=1, max=64)
-    program = torch.onnx.export(
-        _ContractGraph(model.eval()),
-        (views, present),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=INPUTS,
-        output_names=OUTPUTS,
-        dynamic_shapes={"views": {0: batch}, "present": {0: batch}},
-        verbose=False,
-    )
-    assert program is not None
-    return program.model_proto
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # Tracing is deprecated; the newer exporter takes minutes for this graph.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        torch.onnx.export(
+            model.eval(),
+            (views, present),
+            file,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            dynamic_axes={name: {0: "B"} for name in (*INPUTS, *OUTPUTS)},
+        )
+    graph = onnx.load_from_string(file.getvalue())
+    with torch.inference_mode():
+        _state_shapes(graph, model(views, present))
+    return graph
+
+
+def _state_shapes(graph: onnx.ModelProto, outputs: ExamOutputs) -> None:
+    """Every output has B and else numbers, whatever the exporter could follow."""
+    for info, tensor in zip(graph.graph.output, outputs, strict=True):
+        dims = info.type.tensor_type.shape.dim
+        for dim, size in zip(dims[1:], tensor.shape[1:], strict=True):
+            dim.dim_value = size
 
 
 def store_half(graph: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,6 +1,6 @@
 """One view to finding maps: a trunk, a registered feature pyramid at stride 8, a map per target.
 
-Cell (r, c) of every map is centred on model pixel (8 r, 8 c), that is on (8 r + 0.5, 8 c + 0.5) in continuous pixels.
+Cell (r, c) of every map is centred on model pixel (8 r, 8 c): on (8 r + 0.5, 8 c + 0.5) in continuous pixels.
 """
 
 import torch
@@ -43,10 +43,10 @@ def double(x: Tensor, height: int, width: int) -> Tensor:
 class MapNetwork(nn.Module):
     """lite0 with its strides 8, 16 and 32 joined at stride 8."""
 
-    def __init__(self, width: int = 64, trunk: str = "lite0") -> None:
+    def __init__(self, width: int = 64, padding: str = "registered") -> None:
         super().__init__()
         self.width = width
-        self.trunk = EfficientNet(trunk, channels=1, with_head=False)
+        self.trunk = EfficientNet("lite0", channels=1, padding=padding, with_head=False)
         stages = self.trunk.variant.stages
         self.lateral_8 = nn.Conv2d(stages[2].channels, width, 1)
         self.lateral_16 = nn.Conv2d(stages[4].channels, width, 1)
@@ -73,9 +73,9 @@ def _smooth(width: int) -> nn.Sequential:
     )
 
 
-def pretrained_maps(width: int = 64) -> MapNetwork:
+def pretrained_maps(width: int = 64, padding: str = "registered") -> MapNetwork:
     """A map network whose trunk knows ImageNet."""
-    network = MapNetwork(width)
+    network = MapNetwork(width, padding)
     load_imagenet_lite0(network.trunk)
     return network
 

@@ -19,7 +19,11 @@ class TilesRecipe:
     trunk_rate: float
     weight_decay: float
     warmup_steps: int
+    schedule_steps: int
+    """Where the learning rate would end; a phase may stop before."""
     average_decay: float
+    padding: str
+    """Of the trunk, see `training.efficientnet.EfficientNet`."""
     frozen_blocks: int
     """The stem and so many blocks of the trunk do not learn."""
 

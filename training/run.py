@@ -49,12 +49,21 @@ def train(recipe: Recipe, cache: Path, crops: Path, out: Path, until: str = "hea
     wanted = PHASES[: PHASES.index(until) + 1]
     if "crops" in wanted and not finished(out, "crops"):
         sources = tile_sources(recipe.crops, cache, crops)
-        run_tiles("crops", recipe.crops, fresh_network(recipe.seed, recipe.width, sources), sources, out, recipe.seed)
+        run_tiles(
+            "crops",
+            recipe.crops,
+            fresh_network(recipe.seed, recipe.width, recipe.crops.padding, sources),
+            sources,
+            out,
+            recipe.seed,
+        )
     if "maps" in wanted and not finished(out, "maps"):
         sources = tile_sources(recipe.maps, cache, crops)
-        run_tiles("maps", recipe.maps, load_maps(out, "crops", recipe.width), sources, out, recipe.seed)
+        run_tiles(
+            "maps", recipe.maps, load_maps(out, "crops", recipe.width, recipe.maps.padding), sources, out, recipe.seed
+        )
     if "heads" in wanted and not finished(out, "heads"):
-        network = served(load_maps(out, "maps", recipe.width))
+        network = served(load_maps(out, "maps", recipe.width, recipe.maps.padding))
         first = TRAIN_SEED + recipe.heads.first_exam
         data = summaries(network, cache, out / "heads.summaries", (first, recipe.heads.exams))
         torch.save(train_heads(data, recipe.heads, recipe.width, recipe.seed).state_dict(), out / "heads.pt")
@@ -70,7 +79,7 @@ def summaries(network: MapNetwork, cache: Path, path: Path, seeds: tuple[int, in
 
 def assemble(recipe: Recipe, cache: Path, out: Path) -> tuple[ExamEncoder, dict[str, Any]]:
     """The finished network and the parts of its contract that validation and calibration decide."""
-    network, heads = served(load_maps(out, "maps", recipe.width)), ExamHeads(recipe.width)
+    network, heads = served(load_maps(out, "maps", recipe.width, recipe.maps.padding)), ExamHeads(recipe.width)
     heads.load_state_dict(torch.load(out / "heads.pt", weights_only=True))
     round_values(heads)
     splits = recipe.splits
@@ -113,7 +122,9 @@ def evaluate(recipe: Recipe, cache: Path, crops: Path, out: Path, model_path: Pa
     tests = answer(model, cached_seeds(cache, TEST_SEED, options.exams))
     figures: dict[str, Any] = {"weights_hash": contract["weights_hash"], "generator": GENERATOR_VERSION}
     figures["phantoms"] = phantom_figures(tests, contract)
-    figures["crops"] = crop_figures(served(load_maps(out, "maps", recipe.width)), list_crops(crops, "test"))
+    figures["crops"] = crop_figures(
+        served(load_maps(out, "maps", recipe.width, recipe.maps.padding)), list_crops(crops, "test")
+    )
     if options.mias is not None:
         figures["mini_mias"] = mias_figures(model, options.mias, contract["preset"])
     if options.dicom_exams:
@@ -146,8 +157,8 @@ def run_tiles(phase: str, recipe: TilesRecipe, network: MapNetwork, sources: Til
     torch.save(training.average.state_dict(), out / f"{phase}.pt")
 
 
-def load_maps(out: Path, phase: str, width: int) -> MapNetwork:
+def load_maps(out: Path, phase: str, width: int, padding: str) -> MapNetwork:
     """The map network as a phase left it."""
-    network: MapNetwork = MapNetwork(width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: MapNetwork = MapNetwork(width, padding).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.load_state_dict(torch.load(out / f"{phase}.pt", map_location="cpu", weights_only=True))
     return network

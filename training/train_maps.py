@@ -61,10 +61,10 @@ def start(recipe: TilesRecipe, network: MapNetwork) -> MapTraining:
     return MapTraining(network, copy.deepcopy(network).eval(), optimiser)
 
 
-def fresh_network(seed: int, width: int, data: TileSources) -> MapNetwork:
+def fresh_network(seed: int, width: int, padding: str, data: TileSources) -> MapNetwork:
     """A network whose trunk knows ImageNet; its batch statistics are those of tiles, and stand still from here on."""
     torch.manual_seed(seed)
-    network: MapNetwork = pretrained_maps(width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: MapNetwork = pretrained_maps(width, padding).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     counts = (0, 8) if data.phantoms is None else (8, 0) if data.crops is None else (4, 4)
     with torch.no_grad():
         network.train()
@@ -80,7 +80,7 @@ def rate_at(recipe: TilesRecipe, step: int) -> float:
     """Learning rate: linear warm-up, then a cosine to a hundredth."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(recipe.steps - recipe.warmup_steps, 1)
+    progress = (step - recipe.warmup_steps) / max(recipe.schedule_steps - recipe.warmup_steps, 1)
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0))))
 
 
@@ -136,6 +136,7 @@ def train_maps(
     while training.step < recipe.steps:
         rng = np.random.default_rng((seed, recipe.crop_tiles, training.step))
         batch = data.draw((recipe.phantom_tiles, recipe.crop_tiles), rng)
+        torch.manual_seed(seed * 1_000_003 + training.step)  # the trunk drops branches by chance
         losses.append(train_step(training, recipe, batch))
         if training.step % 20 == 0:
             print(f"step {training.step} loss {np.mean(losses):.4f} {time.monotonic() - saved:.0f} s", flush=True)
