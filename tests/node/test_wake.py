@@ -8,14 +8,19 @@ from pathlib import Path
 import pytest
 
 from node.broker import EmbeddedBroker, connect, socket_path
+from node.cli import main
 from node.database import Database, open_database, upgrade
-from node.database.exams import exam_record, lease_exam
+from node.database.deliveries import lease_deliveries, pending_deliveries
+from node.database.exams import end_reading, exam_record, lease_exam
+from node.database.readings import store_reading
 from node.exam import ExamStatus
 from node.intake import receive
 from node.mammography.views import STANDARD_VIEWS
+from node.owner import owner_name
+from node.results.reading import ResultKind
 from node.settings import ExamSettings
 from node.wake import DELIVER_QUEUE, READ_QUEUE, Publisher, Waker
-from tests.node.database.values import STUDY, an_instance
+from tests.node.database.values import STUDY, a_reading, a_result, an_instance
 
 EXAM = ExamSettings(60.0, False, False, False)
 
@@ -111,7 +116,47 @@ def test_exam_of_a_dead_reader_is_ready_again(database: Database, publisher: Pub
 
 
 def _dead_owner() -> str:
-    from node.owner import owner_name
-
     host, namespace, pid, started = owner_name().split("/")
     return f"{host}/{namespace}/{pid}/{int(started) - 1}"
+
+
+def test_delivery_of_a_dead_sender_is_due_again(database: Database, publisher: Publisher) -> None:
+    _ready_exam(database)
+    now = datetime.now(UTC)
+    assert lease_exam(database, STUDY, "elsewhere/1/2/3", now, 300.0) is not None
+    reading_id = store_reading(
+        database,
+        "elsewhere/1/2/3",
+        a_reading(),
+        [a_result()],
+        {"pacs": [ResultKind.STRUCTURED_REPORT]},
+        prediction={},
+        seconds={},
+        now=now,
+    )
+    assert reading_id is not None
+    assert len(lease_deliveries(database, reading_id, "pacs", _dead_owner(), now, 300.0)) == 1
+    assert pending_deliveries(database, now) == []
+    Waker(database, publisher, 60.0).sweep(now)
+    assert pending_deliveries(database, now) == [(reading_id, "pacs")]
+
+
+def test_retry_reads_failed_exams_again(database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _ready_exam(database)
+    now = datetime.now(UTC)
+    assert lease_exam(database, STUDY, "elsewhere/1/2/3", now, 300.0) is not None
+    assert end_reading(database, STUDY, "elsewhere/1/2/3", ExamStatus.FAILED, now, reason="no memory")
+    settings = Path(__file__).parents[2] / "settings.toml"
+    assert main(["status", "--settings", str(settings), "--data-folder", str(tmp_path)]) == 1
+    assert "no memory" in capsys.readouterr().out
+    assert main(["retry", "--settings", str(settings), "--data-folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "1 exams are read and 0 results are sent again\n"
+    record = exam_record(database, STUDY)
+    assert record is not None
+    assert (record.status, record.attempts, record.reason) == (ExamStatus.READY, 0, "")
+
+
+def test_wrong_settings_end_the_command_with_their_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "settings.toml").write_text("colour = 'red'\n")
+    assert main(["status", "--settings", str(tmp_path / "settings.toml")]) == 2
+    assert "colour: unknown key" in capsys.readouterr().err
