@@ -1,7 +1,7 @@
 """Pixel Data to stored values, by the fastest exact decoder of each transfer syntax; and to Explicit VR Little Endian.
 
-Measured for 4096 x 3328 pixels of 12 bits of a scanned film, seconds of CPU: RLE 0.02 (PackBits), JPEG Extended 0.06 and
-JPEG Lossless 0.07 (libjpeg-turbo), JPEG-LS 0.10 (CharLS), HTJ2K 0.13 and JPEG 2000 0.68 (OpenJPEG, all cores).
+Measured for 4096 x 3328 pixels of 12 bits of a scanned film, seconds of CPU: RLE 0.02 (PackBits), JPEG Extended 0.06
+and JPEG Lossless 0.07 (libjpeg-turbo), JPEG-LS 0.10 (CharLS), HTJ2K 0.13 and JPEG 2000 0.68 (OpenJPEG, all cores).
 Two faster decoders are not used: on a damaged stream OpenJPH goes on with rubbish and a message, and pylibjpeg-rle
 ends in a panic that no Exception handler sees.
 """
