@@ -125,12 +125,16 @@ def _prepare(folder: Path, node: NodeProcess, archive: Archive, progress: Progre
 
 
 def _show(outcomes: list[Outcome], archive: Archive, report: Path, progress: Progress) -> None:
-    about = {"Model": model_words(outcomes), "Receiver": archive.peer.ae_title}
+    about = {
+        "Model": model_words(outcomes),
+        "Numbers": number_words(outcomes),
+        "Results went to": f"{archive.peer.ae_title} at {archive.peer.host}:{archive.peer.port}, by C-STORE",
+    }
     page = write_report(report, outcomes, capture_files(outcomes, archive), about)
     print()
     print(render(outcomes, shutil.get_terminal_size((140, 40)).columns))
     print()
-    print(f"right, left: {number_words(outcomes)}. Report: {page}")
+    print(f"breasts: {number_words(outcomes)}. Report: {page}")
     wrong = sum(not outcome.as_it_should for outcome in outcomes)
     verdict = f"{wrong} of {len(outcomes)} exams went wrong" if wrong else "every exam ended as it should"
     progress.say(verdict)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from deploy.demo.cases import READ, DemoExam, TruthBox
 from node.mammography.findings import Box
 
+LEAST_OVERLAP = 0.2
+"""Share of the union of a marked and a true box from which a lesion counts as hit."""
 REQUIRED_KINDS = ("SR", "SC")
 """Every reading brings these; a SEG comes only where something was marked."""
 KINDS = {
@@ -98,8 +100,14 @@ def marks_elsewhere(exam: DemoExam, marks: Sequence[Mark]) -> int:
 
 
 def is_on(marked: Box, truth: Box) -> bool:
-    """The centre of one box lies in the other."""
-    return _holds(truth, *_centre(marked)) or _holds(marked, *_centre(truth))
+    """The marked box's centre lies in the true one, or the two share at least a fifth of their union."""
+    x, y = (marked.left + marked.right) / 2, (marked.top + marked.bottom) / 2
+    if truth.left <= x <= truth.right and truth.top <= y <= truth.bottom:
+        return True
+    width = min(marked.right, truth.right) - max(marked.left, truth.left)
+    height = min(marked.bottom, truth.bottom) - max(marked.top, truth.top)
+    shared = max(width, 0.0) * max(height, 0.0)
+    return shared >= LEAST_OVERLAP * (_area(marked) + _area(truth) - shared)
 
 
 def summary_of_kinds(held: Sequence[str]) -> str:
@@ -109,12 +117,8 @@ def summary_of_kinds(held: Sequence[str]) -> str:
     return ", ".join(f"{kind} {counts[kind]}" for kind in order) or "nothing"
 
 
-def _centre(box: Box) -> tuple[float, float]:
-    return (box.left + box.right) / 2, (box.top + box.bottom) / 2
-
-
-def _holds(box: Box, x: float, y: float) -> bool:
-    return box.left <= x <= box.right and box.top <= y <= box.bottom
+def _area(box: Box) -> float:
+    return (box.right - box.left) * (box.bottom - box.top)
 
 
 def model_words(outcomes: Sequence[Outcome]) -> str:

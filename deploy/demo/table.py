@@ -24,7 +24,7 @@ def said(outcome: Outcome) -> str:
     answer = outcome.answer
     if answer.status != READ:
         return "\n".join([f"{answer.status}: {answer.reason}".strip(": "), *map(_wrong, outcome.problems)])
-    lines = [f"right {_number(answer.right)}, left {_number(answer.left)}"]
+    lines = [f"breasts: right {_number(answer.right)}, left {_number(answer.left)}"]
     for view in dict.fromkeys(mark.view for mark in answer.marks):
         counts = Counter(f"{_word(m.finding)} {m.probability:.2f}" for m in answer.marks if m.view == view)
         marks = (f"{text} (at {count} places)" if count > 1 else text for text, count in counts.items())

@@ -62,7 +62,21 @@ def test_a_mark_counts_where_it_lies() -> None:
     assert hits(READ_EXAM, (BESIDE, OTHER_VIEW)) == [(READ_EXAM.lesions[0], False)]
     assert hits(READ_EXAM, (BESIDE, ON)) == [(READ_EXAM.lesions[0], True)]
     assert marks_elsewhere(READ_EXAM, (ON, BESIDE, OTHER_VIEW)) == 2
-    assert is_on(Box(0, 0, 1000, 1000), Box(100, 100, 110, 110)) is True
+
+
+@pytest.mark.parametrize(
+    ("marked", "hit"),
+    [
+        (Box(100, 200, 180, 260), True),
+        (Box(130, 220, 140, 230), True),  # a small one inside
+        (Box(110, 210, 260, 300), True),  # centre outside, but much is shared
+        (Box(0, 0, 2000, 2000), False),  # half the breast hits nothing
+        (Box(170, 250, 260, 330), False),  # a corner
+        (Box(300, 200, 380, 260), False),
+    ],
+)
+def test_a_lesion_is_hit_by_what_is_about_its_size(marked: Box, hit: bool) -> None:
+    assert is_on(marked, Box(100, 200, 180, 260)) is hit
 
 
 def test_kinds_are_counted_in_a_fixed_order() -> None:
@@ -73,7 +87,7 @@ def test_kinds_are_counted_in_a_fixed_order() -> None:
 def test_the_table_shows_hits_and_misses() -> None:
     answer = Answer("read", right=0.91, left=None, marks=(ON, BESIDE))
     text = render([Outcome(READ_EXAM, answer, ("SR", "SC", "SEG"), 4.25)], 120)
-    assert "right 0.91, left not assessed" in text
+    assert "breasts: right 0.91, left not assessed" in text
     assert "RCC: mass 0.90, mass 0.70" in text
     assert "1 of 1 lesion boxes hit, 1" in text
     twice = Outcome(READ_EXAM, dataclasses.replace(answer, marks=(ON, ON)), (), None)
