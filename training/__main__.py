@@ -7,7 +7,7 @@ import torch
 
 from training.cache import render_seeds
 from training.recipe import load_recipe
-from training.run import Evaluated, evaluate, export, train
+from training.run import EVALUATED_PARTS, Evaluated, evaluate, export, train
 
 
 def main() -> None:
@@ -48,13 +48,16 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of the served model")
     parser.add_argument("--exams", type=int, help="phantom test exams, the recipe's number if not given")
     parser.add_argument("--dicom-exams", type=int, default=100, help="test exams to send through full-size DICOM")
-    parser.add_argument("--mias", type=Path, help="folder of mini-MIAS")
+    parser.add_argument("--mias", type=Path, default=Path("../shared/data/mini-mias"), help="folder of mini-MIAS")
+    parser.add_argument("--parts", nargs="+", choices=EVALUATED_PARTS, default=EVALUATED_PARTS, help="all if not given")
     parser.set_defaults(run=_evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe)
-    options = Evaluated(arguments.exams or recipe.splits.test, arguments.dicom_exams, arguments.mias)
+    options = Evaluated(
+        tuple(arguments.parts), arguments.exams or recipe.splits.test, arguments.dicom_exams, arguments.mias
+    )
     model = arguments.model / "1" / "model.onnx"
     evaluate(recipe, arguments.cache, arguments.crops, arguments.out, model, options)
 

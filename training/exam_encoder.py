@@ -90,26 +90,29 @@ def coincidence(rings: Tensor, other: Tensor) -> Tensor:
 
 
 class ExamHeads(nn.Module):
-    """Summaries of four views to logits and embeddings; views are compared within a breast and across."""
+    """Summaries of four views to logits and embeddings; views are compared within a breast and across.
 
-    def __init__(self, width: int, embed_dim: int = 128, hidden: int = 96) -> None:
+    A logit is the pooled map logit, corrected by little that is learnt from the comparison alone: a few hundred exams
+    teach no more (larger heads that read the features lost to the pooled maps on validation).
+    """
+
+    def __init__(self, width: int, embed_dim: int = 128, hidden: int = 24) -> None:
         super().__init__()
         own = descriptor_width(width)
         self.norm = nn.LayerNorm(own)
         self.embed = nn.Linear(own, embed_dim)
         targets = len(TARGETS)
         joint = 4 * targets + 3
-        self.finding = _mlp(embed_dim + joint, hidden, len(FINDINGS))
-        self.breast = _mlp(embed_dim + joint, hidden, 1)
+        self.finding = _mlp(joint, hidden, len(FINDINGS))
+        self.breast = _mlp(joint, hidden, 1)
         self.exam_embed = nn.Linear(2 * embed_dim, embed_dim)
 
     def forward(self, summary: ViewSummary, present: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Summary and present (B, 4) -> exam logit, exam embedding, breast, finding logits, view embeddings."""
         embedded = self.embed(self.norm(summary.descriptors))
         joint = self._joint(summary, present)
-        both = torch.cat([functional.relu(embedded), joint], dim=2)
-        findings = self.finding(both) + summary.peaks[:, :, : len(FINDINGS)]
-        per_view = self.breast(both)[..., 0] + summary.peaks[:, :, 2]
+        findings = self.finding(joint) + summary.peaks[:, :, : len(FINDINGS)]
+        per_view = self.breast(joint)[..., 0] + summary.peaks[:, :, 2]
         findings = torch.where(present[:, :, None], findings, ABSENT_LOGIT)
         breasts = _breast_logits(per_view, present)
         exam = torch.logsumexp(breasts, dim=1)
@@ -147,7 +150,7 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     last = nn.Linear(hidden, outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Dropout(0.2), nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(0.2), last)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(0.2), last)
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -19,6 +19,9 @@ from training.summaries import ExamSummaries
 MARKS_PER_NORMAL_VIEW = 0.30
 """At most so many marks, of all findings together, in a view that shows none."""
 
+SMALLEST_SLOPE = 1e-3
+"""A calibration never turns an output round."""
+
 HEAT_SHIFTS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 
 CALIBRATION_SET = "phantoms, calibration split"
@@ -53,7 +56,12 @@ def calibration_table(logits: HeadLogits, data: ExamSummaries) -> dict[str, dict
     for name, (values, positive) in rows.items():
         a, b = fit_platt(values.ravel().astype(np.float64), positive.ravel())
         share = round(float(positive.mean()), 4)
-        table[name] = {"a": round(a, 5), "b": round(b, 5), "dataset": CALIBRATION_SET, "prevalence": share}
+        table[name] = {
+            "a": max(round(a, 5), SMALLEST_SLOPE),
+            "b": round(b, 5),
+            "dataset": CALIBRATION_SET,
+            "prevalence": share,
+        }
     return table
 
 

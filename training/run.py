@@ -11,7 +11,7 @@ from training.cache import PRESET, cached_seeds, render_seeds
 from training.crops import list_crops
 from training.data import CropTiles, PhantomTiles, TileSources, load_exams
 from training.deployment import round_values, served
-from training.evaluation import answer, crop_figures, dicom_figures, mias_figures, phantom_figures
+from training.evaluation import TestSet, answer, crop_figures, dicom_figures, mias_figures, phantom_figures
 from training.exam_encoder import FINDINGS, ExamEncoder, ExamHeads
 from training.export import contract_of, write_model
 from training.finish import (
@@ -34,13 +34,18 @@ from training.train_maps import fresh_network, start, train_maps
 PHASES = ("crops", "maps", "heads")
 
 
+EVALUATED_PARTS = ("phantoms", "crops", "mias", "dicom")
+"""Test phantoms, held-out crops, half of mini-MIAS, test phantoms through full-size DICOM."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What to evaluate on: phantom exams, of which so many through DICOM, and the folder of mini-MIAS if there."""
+    """What to evaluate on: which parts, phantom exams, those that go through DICOM, and the folder of mini-MIAS."""
 
+    parts: tuple[str, ...]
     exams: int
     dicom_exams: int
-    mias: Path | None
+    mias: Path
 
 
 def train(recipe: Recipe, cache: Path, crops: Path, out: Path, until: str = "heads") -> None:
@@ -63,7 +68,7 @@ def train(recipe: Recipe, cache: Path, crops: Path, out: Path, until: str = "hea
             "maps", recipe.maps, load_maps(out, "crops", recipe.width, recipe.maps.padding), sources, out, recipe.seed
         )
     if "heads" in wanted and not finished(out, "heads"):
-        network = served(load_maps(out, "maps", recipe.width, recipe.maps.padding))
+        network = served_maps(recipe, out)
         first = TRAIN_SEED + recipe.heads.first_exam
         data = summaries(network, cache, out / "heads.summaries", (first, recipe.heads.exams))
         torch.save(train_heads(data, recipe.heads, recipe.width, recipe.seed).state_dict(), out / "heads.pt")
@@ -77,9 +82,14 @@ def summaries(network: MapNetwork, cache: Path, path: Path, seeds: tuple[int, in
     return ExamSummaries.load(path)
 
 
+def served_maps(recipe: Recipe, out: Path) -> MapNetwork:
+    """The trained map network as the exported file computes it."""
+    return served(load_maps(out, "maps", recipe.width, recipe.maps.padding))
+
+
 def assemble(recipe: Recipe, cache: Path, out: Path) -> tuple[ExamEncoder, dict[str, Any]]:
     """The finished network and the parts of its contract that validation and calibration decide."""
-    network, heads = served(load_maps(out, "maps", recipe.width, recipe.maps.padding)), ExamHeads(recipe.width)
+    network, heads = served_maps(recipe, out), ExamHeads(recipe.width)
     heads.load_state_dict(torch.load(out / "heads.pt", weights_only=True))
     round_values(heads)
     splits = recipe.splits
@@ -116,21 +126,28 @@ def export(recipe: Recipe, cache: Path, out: Path, folder: Path) -> str:
 
 
 def evaluate(recipe: Recipe, cache: Path, crops: Path, out: Path, model_path: Path, options: Evaluated) -> None:
-    """All figures of an exported model to `out`/figures.json. The test sets are meant to be run once a release."""
+    """Figures of an exported model, a file for each part: `out`/figures-PART.json.
+
+    The test sets are meant to be run once a release.
+    """
     model, contract = ServedModel(model_path), read_contract(model_path)
-    render_seeds(cache, TEST_SEED, options.exams)
-    tests = answer(model, cached_seeds(cache, TEST_SEED, options.exams))
-    figures: dict[str, Any] = {"weights_hash": contract["weights_hash"], "generator": GENERATOR_VERSION}
-    figures["phantoms"] = phantom_figures(tests, contract)
-    figures["crops"] = crop_figures(
-        served(load_maps(out, "maps", recipe.width, recipe.maps.padding)), list_crops(crops, "test")
-    )
-    if options.mias is not None:
-        figures["mini_mias"] = mias_figures(model, options.mias, contract["preset"])
-    if options.dicom_exams:
-        direct = answer(model, cached_seeds(cache, TEST_SEED, options.dicom_exams))
-        figures["dicom"] = dicom_figures(model, direct, contract)
-    (out / "figures.json").write_text(json.dumps(figures, indent=1))
+    for part in options.parts:
+        if part == "phantoms":
+            figures = phantom_figures(_answered(model, cache, options.exams), contract)
+        elif part == "crops":
+            figures = crop_figures(served_maps(recipe, out), list_crops(crops, "test"))
+        elif part == "mias":
+            figures = mias_figures(model, options.mias, contract["preset"])
+        else:
+            figures = dicom_figures(model, _answered(model, cache, options.dicom_exams), contract)
+        identity = {"weights_hash": contract["weights_hash"], "generator": GENERATOR_VERSION}
+        (out / f"figures-{part}.json").write_text(json.dumps({**identity, **figures}, indent=1))
+
+
+def _answered(model: ServedModel, cache: Path, count: int) -> TestSet:
+    """The first test exams with what the model says of them."""
+    render_seeds(cache, TEST_SEED, count)
+    return answer(model, cached_seeds(cache, TEST_SEED, count))
 
 
 def finished(out: Path, phase: str) -> bool:

@@ -26,7 +26,7 @@ class Answers:
 class ServedModel:
     """One exported model."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 2) -> None:
         core = openvino.Core()
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         self._compiled = core.compile_model(core.read_model(path), "CPU", settings)
