@@ -1,5 +1,6 @@
 """An instance arrives: it is recorded, and its exam is assembled and judged again, in one transaction."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,8 @@ from node.database.schema import ExamRow
 from node.exam import Exam, ExamStatus, Instance, Standing, assemble, selection_hash, standing
 from node.routing import Route, route
 from node.settings import ExamSettings, Rule
+
+logger = logging.getLogger(__name__)
 
 UNDECIDED = frozenset({ExamStatus.WAITING, ExamStatus.READY})
 """Statuses that a further image may change even if the choice of images stays the same."""
@@ -59,6 +62,8 @@ def receive(
         insert_instance(session, instance, is_ours=False)
         row.last_image_at = row.updated_at = now
         exam = assemble(instance.study_instance_uid, latest([*contents, instance]), settings)
+        if exam.alarm and not row.alarm:
+            logger.error("ALARM %s: %s", instance.study_instance_uid, exam.problem)
         return Receipt(recorded, wake=_judge(row, exam, settings, rules, now, is_first))
 
 

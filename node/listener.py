@@ -31,7 +31,7 @@ from node.results.ours import is_ours
 from node.settings import Settings
 from node.store import IncomingFile, Store, content_hash, data_set_offset
 from node.supported import STORAGE_CLASSES, TRANSFER_SYNTAXES, WITH_PIXELS
-from node.transport import StorageServer
+from node.transport import StorageServer, hang_up
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +86,18 @@ class Listener:
         """Accept nothing more, let senders finish for a while, then abort them."""
         self._server.shutdown()
         deadline = time.monotonic() + RELEASE_SECONDS
-        while self._server.active_associations and time.monotonic() < deadline:
+        while self._storing() and time.monotonic() < deadline:
             time.sleep(0.02)
         for association in self._server.active_associations:
-            association.abort()
+            if association.is_established:
+                association.abort()
+            else:
+                hang_up(association)
         self._thread.join()
+
+    def _storing(self) -> bool:
+        """Whether a sender has an association; a bare connection, a port probe say, is not waited for."""
+        return any(association.is_established for association in self._server.active_associations)
 
     def __enter__(self) -> Self:
         return self

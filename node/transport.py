@@ -1,6 +1,7 @@
 """The TCP side of the listener: what pynetdicom's server leaves to be wished for."""
 
 import socket
+from contextlib import suppress
 from socketserver import BaseServer
 from typing import Any
 
@@ -61,3 +62,11 @@ class StorageServer(ThreadedAssociationServer):  # type: ignore[misc]
         """Accept nothing more. pynetdicom's own also looks itself up in a list that `make_server` does not fill."""
         BaseServer.shutdown(self)
         self.server_close()
+
+
+def hang_up(association: Any) -> None:
+    """End a connection on which no association was opened; its threads end by themselves."""
+    connection = association.dul.socket
+    if connection is not None and connection.socket is not None:
+        with suppress(OSError):  # the peer was quicker
+            connection.socket.shutdown(socket.SHUT_RDWR)

@@ -4,7 +4,9 @@ import gc
 import logging
 import resource
 import signal
+import socket
 import sqlite3
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -151,12 +153,23 @@ def test_other_content_is_kept_beside_the_first_and_read_again(running: Receivin
     assert running.exam(study).next_status == ExamStatus.READY
 
 
-def test_different_patients_in_one_study_raise_an_alarm(running: Receiving) -> None:
+def test_different_patients_in_one_study_raise_an_alarm(running: Receiving, caplog: pytest.LogCaptureFixture) -> None:
     images = mammograms.exam()
     images[2].PatientID = "P-2"
     assert statuses(running.listener.port, images) == [0x0000] * 4
     record = running.exam(images[0].StudyInstanceUID)
     assert (record.status, record.reason, record.alarm) == (ExamStatus.SKIPPED, "patients differ", True)
+    alarms = [said for said in caplog.messages if "ALARM" in said]
+    assert alarms == [f"ALARM {images[0].StudyInstanceUID}: patients differ"]
+
+
+def test_a_bare_connection_does_not_delay_the_stop(tmp_path: Path, running: Receiving) -> None:
+    with receiving(tmp_path / "probed", running.database) as probed:
+        with socket.create_connection(("127.0.0.1", probed.listener.port)):
+            wait_until(lambda: probed.listener._server.active_associations)
+            began = time.monotonic()
+            probed.listener.stop()
+        assert time.monotonic() - began < listener_module.RELEASE_SECONDS / 2
 
 
 def test_an_unknown_called_ae_title_is_refused(port: int, caplog: pytest.LogCaptureFixture) -> None:
