@@ -1,34 +1,37 @@
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-_ROOT = Path(__file__).parents[2]
+from training.__main__ import main
 
 
-def _training(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "training", *arguments], cwd=_ROOT, capture_output=True, text=True, timeout=120
-    )
+def _run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["training", *arguments])
+    main()
 
 
-def test_help_names_every_command():
-    answer = _training("--help")
-    assert answer.returncode == 0
-    assert all(command in answer.stdout for command in ("render", "train", "export", "evaluate"))
+def test_help_names_every_command(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        _run(monkeypatch, "--help")
+    assert all(command in capsys.readouterr().out for command in ("render", "train", "export", "evaluate"))
 
 
-def test_a_missing_option_is_named():
-    answer = _training("train", "--recipe", "x.toml")
-    assert answer.returncode == 2
-    assert "--cache" in answer.stderr
+def test_a_missing_option_is_named(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        _run(monkeypatch, "train", "--recipe", "x.toml")
+    assert "--cache" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["train", "export", "evaluate"])
-def test_a_recipe_that_is_not_there_is_an_error(command, tmp_path):
+def test_a_recipe_that_is_not_there_is_an_error(monkeypatch, command, tmp_path):
     folders = [f"--{name}={tmp_path}" for name in ("cache", "crops", "out")]
     model = [f"--model={tmp_path}"] if command != "train" else []
-    answer = _training(command, f"--recipe={tmp_path}/none.toml", *folders, *model)
-    assert answer.returncode == 1
-    assert "none.toml" in answer.stderr
+    with pytest.raises(FileNotFoundError, match=r"none\.toml"):
+        _run(monkeypatch, command, f"--recipe={tmp_path}/none.toml", *folders, *model)
+
+
+def test_render_fills_the_cache_once(monkeypatch, capsys, tmp_path):
+    for _ in range(2):
+        _run(monkeypatch, "render", f"--cache={tmp_path}", "--first=3", "--count=1")
+    assert capsys.readouterr().out.splitlines() == ["1 exams rendered", "0 exams rendered"]
+    assert len(list(tmp_path.iterdir())) == 1
