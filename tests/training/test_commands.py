@@ -13,7 +13,8 @@ def _run(monkeypatch, *arguments):
 def test_help_names_every_command(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         _run(monkeypatch, "--help")
-    assert all(command in capsys.readouterr().out for command in ("render", "train", "export", "evaluate"))
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("render", "train", "export", "evaluate"))
 
 
 def test_a_missing_option_is_named(monkeypatch, capsys):
