@@ -86,7 +86,7 @@ def _row(state: ExamState) -> tuple[str, ...]:
         f"{exam.status}{' ALARM' if exam.alarm else ''}",
         _because(exam)[:LONGEST_REASON],
         str(reading.number) if reading else "",
-        _percent(reading.prediction.get("exam_probability")) if reading else "",
+        _index(reading.prediction.get("exam_probability")) if reading else "",
         delivered_words(state.deliveries),
         _clock(exam.last_image_at),
     )
@@ -133,12 +133,12 @@ def _reading_lines(reading: StoredReading) -> list[str]:
     lines = [
         f"reading      number {reading.number}, {_clock(reading.read_at)}, {reading.model_name} "
         f"{reading.model_version} ({reading.model_variant})",
-        f"exam         {_percent(said.get('exam_probability'))}, right {_percent(said['breasts'].get('R'))}, "
-        f"left {_percent(said['breasts'].get('L'))}"
+        f"exam         {_index(said.get('exam_probability'))}, right {_index(said['breasts'].get('R'))}, "
+        f"left {_index(said['breasts'].get('L'))}"
         + ("" if said.get("calibrated_on_patients") else "  (suspicion index, not calibrated on patients)"),
     ]
     lines += [
-        f"finding      {finding['view']} {finding['kind'].replace('_', ' ')} {_percent(finding['probability'])}"
+        f"finding      {finding['view']} {finding['kind'].replace('_', ' ')} {_index(finding['probability'])}"
         for finding in said["findings"]
     ]
     lines += [f"not assessed {words}" for words in said["not_assessed"]]
@@ -212,5 +212,6 @@ def _clock(time: datetime) -> str:
     return local.strftime("%H:%M" if local.date() == today else "%Y-%m-%d %H:%M")
 
 
-def _percent(probability: float | None) -> str:
-    return "not assessed" if probability is None else f"{100 * probability:.0f} %"
+def _index(probability: float | None) -> str:
+    """Two decimals, no percent sign: a suspicion index is no share of women."""
+    return "not assessed" if probability is None else f"{probability:.2f}"
