@@ -4,7 +4,7 @@ A probability of cancer is written only by a model that was calibrated on patien
 otherwise every value is a suspicion index, which is what it is called.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import highdicom as hd
@@ -164,21 +164,51 @@ def _search_group(reading: Reading, view: ViewReading, kind: FindingKind, probab
 
 
 def _finding_groups(reading: Reading) -> list[Any]:
-    """TID 1410 for each marked region."""
+    """For each marked region its outline and its centre, both under the region's tracking identifier.
+
+    The centre is what a mark is drawn at (TID 4021 has both too). It also keeps a report with a single region valid for
+    PixelMed's validator of 2022, which holds every measurement group against TID 1410 where the whole report has
+    exactly one Image Region.
+    """
     views = {view.view: view for view in reading.views}
     named = zip(names.finding_names(reading), reading.findings, strict=True)
-    return [_finding_group(reading, name, finding, views[finding.view]) for name, finding in named]
+    return [
+        group
+        for name, finding in named
+        for group in (
+            _outline_group(reading, name, finding, views[finding.view]),
+            _centre_group(reading, name, finding, views[finding.view]),
+        )
+    ]
 
 
-def _finding_group(reading: Reading, name: str, finding: Finding, view: ViewReading) -> Any:
+def _outline_group(reading: Reading, name: str, finding: Finding, view: ViewReading) -> Any:
+    """TID 1410 with the contour and the values."""
     peak = hd.sr.Measurement(
         name=_concept(codes.PEAK_VALUE), value=round(finding.peak_heat, 4), unit=_concept(codes.NO_UNITS)
     )
-    region = hd.sr.ImageRegion(
-        graphic_type=hd.sr.GraphicTypeValues.POLYLINE,
-        graphic_data=np.array(finding.contour, dtype=np.float64),
+    values = [_value(reading, finding.probability, codes.CERTAINTY_OF_FINDING), peak]
+    return _region_group(reading, name, finding, _region(finding.contour, view), codes.OUTLINE, values)
+
+
+def _centre_group(reading: Reading, name: str, finding: Finding, view: ViewReading) -> Any:
+    """TID 1410 with the centre alone."""
+    return _region_group(reading, name, finding, _region((finding.centre,), view), codes.CENTRE, [])
+
+
+def _region(points: Sequence[tuple[float, float]], view: ViewReading) -> Any:
+    """Image Region: one point, or a closed line, in the frame of SCOORD (PS3.3 C.18.6)."""
+    kinds = hd.sr.GraphicTypeValues
+    return hd.sr.ImageRegion(
+        graphic_type=kinds.POINT if len(points) == 1 else kinds.POLYLINE,
+        graphic_data=np.array(points, dtype=np.float64),
         source_image=hd.sr.SourceImageForRegion(view.sop_class_uid, view.sop_instance_uid),
     )
+
+
+def _region_group(
+    reading: Reading, name: str, finding: Finding, region: Any, purpose: Code, measurements: list[Any]
+) -> Any:
     return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(reading, name),
         referenced_region=region,
@@ -186,7 +216,8 @@ def _finding_group(reading: Reading, name: str, finding: Finding, view: ViewRead
         finding_category=_concept(codes.ABNORMAL_STRUCTURE),
         finding_type=_concept(FINDING_CODES[finding.kind]),
         finding_sites=[_site(finding.view.laterality)],
-        measurements=[_value(reading, finding.probability, codes.CERTAINTY_OF_FINDING), peak],
+        geometric_purpose=_concept(purpose),
+        measurements=measurements or None,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from node.mammography.findings import FindingKind
 from node.mammography.views import LCC, RCC, RMLO
 from node.results import structured_report
 from node.results.reading import Reading
@@ -30,13 +31,14 @@ def written(reading: Reading, folder: Path) -> Path:
 
 READINGS = {
     "findings": lambda: exams.reading(),
+    "one region": lambda: exams.reading(lesions={LCC: (FindingKind.MASS, 300.0, 700.0)}),
     "nothing found, LMLO missing": lambda: exams.reading(views=(RCC, LCC, RMLO), lesions={}),
     "probability": lambda: replace(exams.reading(), allow_probability=True),
 }
 
 
 @needs_pixelmed
-@pytest.mark.parametrize("name", ["findings", "nothing found, LMLO missing"])
+@pytest.mark.parametrize("name", ["findings", "one region", "nothing found, LMLO missing"])
 def test_pixelmed_finds_the_template_and_no_error(name, tmp_path):
     file = written(READINGS[name](), tmp_path)
     command = ["java", "-Xmx2g", "-Xss64m", *LIMITS, "-cp", ":".join(map(str, JARS))]

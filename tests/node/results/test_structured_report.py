@@ -36,6 +36,10 @@ def named(dataset: Dataset, value: str) -> list[Dataset]:
     ]
 
 
+def outlines(dataset: Dataset) -> list[Dataset]:
+    return [shape for shape in named(dataset, "111030") if shape.GraphicType == "POLYLINE"]
+
+
 def meanings(dataset: Dataset) -> set[str]:
     return {str(element.value) for element in dataset.iterall() if element.keyword == "CodeMeaning"}
 
@@ -53,13 +57,13 @@ def dataset(made) -> Dataset:
 def test_highdicom_reads_it_back(made, dataset):
     content = hd.sr.srread(BytesIO(structured_report.encode(made, exams.sources()).content)).content
     regions = content.get_planar_roi_measurement_groups()
-    assert len(regions) == 3
+    assert len(regions) == 3 * 2
     assert len(content.get_image_measurement_groups()) == 1 + 2 + 4 * 2
     assert regions[0].finding_type == hd.sr.CodedConcept("4147007", "SCT", "Mass")
 
 
 def test_contours_are_closed_and_around_the_lesions(made, dataset):
-    shapes = named(dataset, "111030")
+    shapes = outlines(dataset)
     assert len(shapes) == 3
     for shape, finding in zip(shapes, made.findings, strict=True):
         _, x, y = exams.LESIONS[finding.view]
@@ -73,13 +77,28 @@ def test_contours_are_closed_and_around_the_lesions(made, dataset):
         assert uid == exams.source(finding.view).SOPInstanceUID
 
 
+def test_each_region_has_its_centre_under_the_same_tracking_identifier(made, dataset):
+    groups = [item for item in named(dataset, "125007") if named(item, "111030")]
+    pairs = list(zip(groups[::2], groups[1::2], strict=True))
+    assert len(pairs) == len(made.findings)
+    for (outline, centre), finding in zip(pairs, made.findings, strict=True):
+        assert [named(group, "130400")[0].ConceptCodeSequence[0].CodeMeaning for group in (outline, centre)] == [
+            "Outline",
+            "Center",
+        ]
+        assert named(outline, "112040")[0].UID == named(centre, "112040")[0].UID
+        (point,) = named(centre, "111030")
+        assert point.GraphicType == "POINT"
+        assert tuple(point.GraphicData) == finding.centre
+
+
 def test_the_longest_contour_keeps_its_value_representation(made):
     angle = np.linspace(0.0, 2 * np.pi, 500)
     contour = np.stack([600 + 300 * np.cos(angle), 700 + 300 * np.sin(angle)], axis=1)
     contour[-1] = contour[0]
     points = tuple((float(x), float(y)) for x, y in contour)
     finding = Finding(FindingKind.MASS, RCC, 0.7, 1.0, (600.0, 700.0), points, Box(300.0, 400.0, 900.0, 1000.0))
-    (shape,) = named(report(replace(made, findings=(finding,))), "111030")
+    (shape,) = outlines(report(replace(made, findings=(finding,))))
     assert (shape["GraphicData"].VR, len(shape.GraphicData)) == ("FL", 1000)
 
 
@@ -141,9 +160,11 @@ def test_the_algorithm_and_its_parameters_stand_in_every_group(dataset):
         assert {"exam_encoder", "1", f"weights SHA-256 {'5e' * 32}", "variant openvino bf16"} <= set(texts)
 
 
-def test_tracking_uids_are_unique(dataset):
+def test_each_thing_has_a_tracking_uid_of_its_own(dataset):
     uids = [item.UID for item in named(dataset, "112040")]
-    assert len(uids) == len(set(uids)) == 1 + 2 + 8 + 3
+    identifiers = [item.TextValue for item in named(dataset, "112039")]
+    assert len(uids) == 1 + 2 + 8 + 2 * 3
+    assert len(set(uids)) == len(set(identifiers)) == len(set(zip(identifiers, uids, strict=True))) == 1 + 2 + 8 + 3
 
 
 def test_evidence_and_library_hold_the_images_read(dataset):
