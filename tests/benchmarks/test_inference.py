@@ -18,7 +18,7 @@ from training.phantoms import TEST_SEED
 
 pytestmark = pytest.mark.benchmark
 
-TOLERANCE = {"OpenVINO f32": 1e-4, "OpenVINO bf16": 0.1}
+TOLERANCE = {"OpenVINO f32": 1e-4, "OpenVINO bf16": 0.2}
 """Largest difference of any logit from ONNX Runtime in float32."""
 
 
