@@ -264,7 +264,7 @@ def standing(exam: Exam, settings: ExamSettings, now: datetime) -> Standing:
         return Standing(ExamStatus.READY, "", "", None)
     if now < state.due_at:
         return Standing(ExamStatus.WAITING, "", state.waiting_for, state.due_at)
-    return Standing(ExamStatus.SKIPPED, exam.problem or f"views missing: {_names(exam.missing())}", "", None)
+    return Standing(ExamStatus.SKIPPED, exam.problem or _views_missing(exam, settings), "", None)
 
 
 def last_image_at(exam: Exam) -> datetime:
@@ -306,6 +306,13 @@ def _problem(instances: Sequence[Instance], settings: ExamSettings) -> str:
             return telling
     of_mammograms = {reason for reason in reasons if not reason.startswith("no mammogram")}
     return "; ".join(sorted(of_mammograms or reasons))
+
+
+def _views_missing(exam: Exam, settings: ExamSettings) -> str:
+    """Which views, and what was wrong with the mammograms that might have been theirs."""
+    mammograms = [instance for instance in exam.instances if instance.modality == "MG"]
+    reasons = {why_not_read(instance, settings) for instance in mammograms} - {None}
+    return "; ".join([f"views missing: {_names(exam.missing())}", *sorted(f"not used: {reason}" for reason in reasons)])
 
 
 def _waiting_for(exam: Exam, settings: ExamSettings) -> str:

@@ -12,7 +12,7 @@ from node.database.readings import StoredReading, readings_of
 from node.exam import ExamStatus
 
 COLUMNS = ("study", "status", "because", "no.", "exam", "delivered", "last image")
-LONGEST_REASON = 60
+LONGEST_REASON = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
 
 import pydicom
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.config import RAISE
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import validate_value
 
 from node.errors import EncodeError
 from node.mammography.views import STANDARD_VIEWS, View
@@ -47,6 +49,9 @@ _COPIED_WHERE_PRESENT = (
 )
 
 
+_CHECKED_VRS = frozenset({"DA", "TM", "DT", "AS", "DS", "IS"})
+
+
 def source_of(view: ViewReading, sources: Mapping[View, Dataset]) -> Dataset:
     """The data set that `view` was read from. Raises EncodeError where it is not the same instance."""
     source = sources.get(view.view)
@@ -80,15 +85,37 @@ def new_document(
 
 
 def _copy_patient_and_study(dataset: Dataset, source: Dataset) -> None:
-    """As the source has them, element by element: a value that the standard forbids stays what the PACS knows."""
-    for keyword in _COPIED_WHERE_PRESENT:
-        if keyword in source:
-            dataset[keyword] = deepcopy(source[keyword])
+    """As the source has them, text as it stands: it is what the PACS knows. A date, time or number that is none is
+    unknown: empty where the type asks for the element, left out elsewhere.
+    """
+    for keyword in (*_COPIED_WHERE_PRESENT, *_PATIENT_TYPE_2, *_STUDY_TYPE_2):
+        element = _readable(source, keyword)
+        if element is not None:
+            dataset[keyword] = deepcopy(element)
     for keyword in (*_PATIENT_TYPE_2, *_STUDY_TYPE_2):
-        if keyword in source:
-            dataset[keyword] = deepcopy(source[keyword])
-        else:
+        if keyword not in dataset:
             setattr(dataset, keyword, "")
+
+
+def _readable(source: Dataset, keyword: str) -> DataElement | None:
+    """The element, None where it is absent or its date, time or number breaks its VR (PS3.5 6.2)."""
+    if keyword not in source:
+        return None
+    try:
+        element: DataElement = source[keyword]
+        if element.VR in _CHECKED_VRS:
+            for value in element.value if element.VM > 1 else [element.value]:
+                validate_value(element.VR, "" if value is None else str(value), RAISE)
+                _check_date(element.VR, str(value or ""))
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return element
+
+
+def _check_date(vr: str, value: str) -> None:
+    """The calendar has it: 20261340 has the form of a DA and is no date. Raises ValueError."""
+    if vr == "DA" and value.strip():
+        datetime.strptime(value.strip(), "%Y%m%d")
 
 
 def written_at(reading: Reading, source: Dataset) -> datetime:

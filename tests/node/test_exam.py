@@ -197,6 +197,14 @@ def test_an_incomplete_exam_is_skipped_in_these_words() -> None:
     assert standing(exam_of(four()[:3]), SETTINGS, after(300)) == expected
 
 
+def test_a_skip_says_what_was_wrong_with_the_image_that_is_missing() -> None:
+    contradiction = image(None, view_problem="side contradicts itself: Image Laterality R, Laterality L")
+    decided = standing(exam_of([*four()[:3], contradiction]), SETTINGS, after(300))
+    assert decided.reason == (
+        "views missing: LMLO; not used: side contradicts itself: Image Laterality R, Laterality L"
+    )
+
+
 def test_the_selection_changes_with_an_image_its_content_and_its_patient_only() -> None:
     images = four()
     same = [*images, image("LCC", 2, is_partial_view=True), image("LML")]

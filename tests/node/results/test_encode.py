@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
@@ -55,6 +56,28 @@ def test_an_exam_without_findings_has_a_report_and_a_page(tmp_path):
     made = encode_all(exams.reading(views=(RCC, LCC, RMLO), lesions={}), exams.sources())
     assert [result.kind for result in made] == [ResultKind.STRUCTURED_REPORT, ResultKind.SECONDARY_CAPTURE]
     assert [iod_errors(result.content, tmp_path) for result in made] == [[], []]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("StudyDate", "DA", b"2026.13.40"),
+        ("StudyDate", "DA", b"20261340"),
+        ("StudyTime", "TM", b"99"),
+        ("PatientBirthDate", "DA", b"unknown "),
+        ("PatientAge", "AS", b"45"),
+        ("PatientSize", "DS", b"tall"),
+    ],
+)
+def test_dates_and_numbers_that_are_none_still_give_valid_objects(keyword, vr, value, tmp_path):
+    headers = exams.sources()
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    for header in headers.values():
+        header[tag] = RawDataElement(pydicom.tag.Tag(tag), vr, len(value), value, 0, False, True)
+    made = encode_all(exams.reading(headers=headers), headers)
+    assert [iod_errors(result.content, tmp_path) for result in made] == [[]] * len(made)
+    assert all(not read(result).get(keyword) for result in made)
 
 
 def test_the_same_reading_gives_the_same_bytes(results):
