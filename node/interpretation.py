@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 from node.errors import ContractError
 from node.mammography.contract import ModelContract, OperatingPoint, Prediction
 from node.mammography.findings import FINDING_KINDS, Box, BreastAssessment, Finding, FindingKind
-from node.mammography.pixels import Placement, PreparedView
+from node.mammography.pixels import CONSTANT_IMAGE, Placement, PreparedView
 from node.mammography.regions import HeatGrid, Region, breast_mask, find_regions, register_heatmap
 from node.mammography.views import BREASTS, STANDARD_VIEWS, Laterality, View
 from node.settings import ReadingSettings
 
 MAXIMUM_REGIONS = 3
 """At most this many regions of one kind are marked in one view, the hottest ones."""
-CONSTANT_IMAGE = "constant image"
-"""The flag of `pixels.prepare` for a view without contrast: nothing in it can be assessed."""
 
 _COORDINATE_STEPS = 64.0
 """Coordinates are rounded to 1/64 pixel, which SCOORD's 32-bit floats hold exactly: one contour in every object."""

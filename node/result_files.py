@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from node.errors import OutOfResourcesError
+from node.store import sync_folder
 
 
 def keep_result(data_folder: Path, sop_instance_uid: str, content: bytes) -> Path:
@@ -22,15 +23,7 @@ def keep_result(data_folder: Path, sop_instance_uid: str, content: bytes) -> Pat
             file.flush()
             os.fsync(file.fileno())
         Path(file.name).replace(path)
-        _sync_folder(shelf)
+        sync_folder(shelf)
     except OSError as error:
         raise OutOfResourcesError(f"cannot keep a result: {error.strerror}") from error
     return path
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -86,7 +86,7 @@ class Store:
             for shelf in range(256):
                 (self.instances / f"{shelf:02x}").mkdir(parents=True, exist_ok=True)
             for made in (self.instances, self.folder):
-                _sync_folder(made)
+                sync_folder(made)
         except OSError as error:
             raise OutOfResourcesError(f"cannot make the store: {error.strerror}") from error
 
@@ -111,7 +111,7 @@ class Store:
         arrived.sync()
         try:
             arrived.path.replace(kept)
-            _sync_folder(kept.parent)
+            sync_folder(kept.parent)
         except OSError as error:
             raise OutOfResourcesError(f"cannot store: {error.strerror}") from error
 
@@ -130,7 +130,8 @@ def content_hash(path: Path, offset: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have a folder's entries on the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -162,8 +162,3 @@ def probability_of(logits: FloatArray, calibration: dict[str, Any]) -> FloatArra
     """sigmoid(a * logit + b)."""
     values = calibration["a"] * logits.astype(np.float64) + calibration["b"]
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(values, -60.0, 60.0))), dtype=np.float32)
-
-
-def is_finite(table: dict[str, dict[str, Any]]) -> bool:
-    """Whether every calibration can be used."""
-    return all(math.isfinite(row["a"]) and math.isfinite(row["b"]) for row in table.values())

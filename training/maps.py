@@ -87,8 +87,3 @@ def coverage(masks: Tensor) -> Tensor:
     cells = functional.avg_pool2d(padded, STRIDE)
     height, width = -(-masks.shape[2] // STRIDE), -(-masks.shape[3] // STRIDE)
     return cells[:, :, :height, :width]
-
-
-def cell_centres(count: int) -> Tensor:
-    """Continuous model coordinate of each cell's centre along one axis."""
-    return torch.arange(count, dtype=torch.float32) * STRIDE + OFFSET

@@ -15,6 +15,7 @@ from node.mammography.resize import resize, resize_as_opencv
 from node.mammography.views import Laterality
 
 __all__ = [
+    "CONSTANT_IMAGE",
     "FLAGS",
     "Placement",
     "PreparedView",

@@ -7,12 +7,11 @@ from datetime import datetime
 
 from pydicom import Dataset
 
+from node.results import codes
 from node.results.reading import ModelIdentity
 
 MANUFACTURER = "mammoclip-node"
 """Manufacturer (0008,0070) of every object that the node makes, and of its item in Contributing Equipment."""
-
-_PROCESSING_EQUIPMENT = ("109102", "DCM")
 
 
 def is_ours(dataset: Dataset) -> bool:
@@ -23,17 +22,14 @@ def is_ours(dataset: Dataset) -> bool:
 
 def _is_processing(item: Dataset) -> bool:
     purposes = item.get("PurposeOfReferenceCodeSequence") or ()
-    codes = {(purpose.get("CodeValue"), purpose.get("CodingSchemeDesignator")) for purpose in purposes}
-    return _PROCESSING_EQUIPMENT in codes
+    stated = {(purpose.get("CodeValue"), purpose.get("CodingSchemeDesignator")) for purpose in purposes}
+    return (codes.PROCESSING_EQUIPMENT.value, codes.PROCESSING_EQUIPMENT.scheme) in stated
 
 
 def contributing_equipment(model: ModelIdentity, at: datetime) -> Dataset:
     """The item that names the algorithm: model, versions, weights (PS3.3 C.12.1.1.5). `at` is aware."""
-    purpose = Dataset()
-    purpose.CodeValue, purpose.CodingSchemeDesignator = _PROCESSING_EQUIPMENT
-    purpose.CodeMeaning = "Processing Equipment"
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [purpose]
+    item.PurposeOfReferenceCodeSequence = [codes.code_item(codes.PROCESSING_EQUIPMENT)]
     item.Manufacturer = MANUFACTURER
     item.ManufacturerModelName = model.name[:64]
     item.DeviceSerialNumber = model.weights_hash[:64]

@@ -17,8 +17,9 @@ from node.inference.openvino_model import OpenVinoModel
 from node.inference.triton_model import TritonModel
 from node.mammography.contract import Prediction
 from node.settings import InferenceSettings
-from tests.integration.triton_server import TritonServer, free_port, install_triton
+from tests.integration.triton_server import TritonServer, install_triton
 from tests.models import make_tiny_model
+from tests.servers import free_port
 
 SHIPPED = Path(__file__).parents[2] / "triton_models/exam_encoder"
 HEIGHT, WIDTH = 152, 96
