@@ -269,7 +269,7 @@ def _echo(destination: Destination, calling_ae_title: str) -> str:
 
 def _may_store(destination: Destination, calling_ae_title: str) -> str:
     """The classes of our results are negotiated; nothing is sent."""
-    wanted = {kind: CLASSES[kind] for kind in destination.objects}
+    wanted = {kind: CLASSES[kind] for kind in destination.kinds}
     contexts = presentation_contexts([(uid, ExplicitVRLittleEndian) for uid in wanted.values()])
     try:
         with associate(destination, calling_ae_title, contexts) as association:

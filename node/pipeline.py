@@ -29,7 +29,6 @@ from node.mammography.contract import ModelContract
 from node.mammography.pixels import PreparedView, Preset, prepare, preset
 from node.mammography.views import STANDARD_VIEWS, View
 from node.result_files import keep_result
-from node.results import encode_all
 from node.results.orientation import patient_orientation
 from node.results.reading import EncodedResult, ModelIdentity, Reading, ResultKind, ViewReading
 from node.routing import Route, Skip, route
@@ -271,10 +270,15 @@ def _results(
     """The reading's objects, on disk; none where the very same reading stands already with its own."""
     if stored_identity(bench.database, reading) is not None:
         return []
+    # Here and not above: the tables of highdicom take 22 MB, and only a worker that reads has a use for them.
+    from node.results.rendering import Rendering
+
+    rendering = Rendering(reading, sources, lambda result: "")
     with _timed(seconds, "encode"):
-        encoded = encode_all(reading, sources)
+        for destination in bench.settings.destinations:
+            rendering.shipments(destination)
     with _timed(seconds, "store"):
-        return [_kept(bench.settings.data_folder, result) for result in encoded]
+        return [_kept(bench.settings.data_folder, result) for result in rendering.results()]
 
 
 def _kept(data_folder: Path, result: EncodedResult) -> StoredResult:
@@ -291,7 +295,7 @@ def _kept(data_folder: Path, result: EncodedResult) -> StoredResult:
 
 def _kinds_by_destination(taken: Route, settings: Settings) -> dict[str, tuple[ResultKind, ...]]:
     return {
-        destination.name: tuple(ResultKind(kind) for kind in destination.objects)
+        destination.name: tuple(ResultKind(kind) for kind in destination.kinds)
         for destination in settings.destinations
         if not taken.destinations or destination.name in taken.destinations
     }

@@ -13,11 +13,13 @@ MAMMOCLIP_SETTINGS                                                    the file i
 import re
 import tomllib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from node.destinations import Destination as Destination
+from node.destinations import check_destination, is_ae_title, is_port
 from node.errors import SettingsError
 
 
@@ -100,23 +102,6 @@ class Rule:
     """0 (first) to 9 (last)."""
     destinations: tuple[str, ...] = ()
     """Names of destinations; empty: all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where results go: C-STORE (protocol "dicom") or STOW-RS (protocol "dicomweb")."""
-
-    name: str
-    protocol: str
-    host: str = ""
-    port: int = 0
-    ae_title: str = ""
-    url: str = ""
-    username: str = ""
-    password: str = ""
-    """From the environment, MAMMOCLIP_DESTINATION_<NAME>_PASSWORD; never from the file."""
-    timeout_seconds: float = 30.0
-    objects: tuple[str, ...] = ("SR", "SEG", "SC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +288,7 @@ def _check(settings: Settings) -> None:
     for index, rule in enumerate(settings.rules):
         _check_rule(rule, f"rules[{index}]", {destination.name for destination in settings.destinations})
     for index, destination in enumerate(settings.destinations):
-        _check_destination(destination, f"destinations[{index}]")
+        check_destination(destination, f"destinations[{index}]")
     names = [destination.name for destination in settings.destinations]
     if len(set(map(password_variable, names))) != len(names):
         raise SettingsError("destinations: two have the same name")
@@ -313,9 +298,9 @@ def _conditions(settings: Settings) -> list[tuple[bool, str, str]]:
     listener, exam, inference, worker = settings.listener, settings.exam, settings.inference, settings.worker
     prevalence = settings.reading.site_prevalence
     return [
-        (_is_ae_title(listener.ae_title), "listener.ae_title", "must have 1 to 16 characters"),
-        (all(map(_is_ae_title, listener.calling_ae_titles)), "listener.calling_ae_titles", "1 to 16 characters each"),
-        (_is_port(listener.port), "listener.port", "must be 1 to 65535"),
+        (is_ae_title(listener.ae_title), "listener.ae_title", "must have 1 to 16 characters"),
+        (all(map(is_ae_title, listener.calling_ae_titles)), "listener.calling_ae_titles", "1 to 16 characters each"),
+        (is_port(listener.port), "listener.port", "must be 1 to 65535"),
         (listener.maximum_pdu_bytes == 0 or listener.maximum_pdu_bytes >= 4096, "listener.maximum_pdu_bytes", "< 4096"),
         (exam.settle_seconds >= 0, "exam.settle_seconds", "must not be negative"),
         (inference.backend in BACKENDS, "inference.backend", f"must be one of {', '.join(BACKENDS)}"),
@@ -335,16 +320,6 @@ def _conditions(settings: Settings) -> list[tuple[bool, str, str]]:
 BACKENDS = ("openvino", "triton")
 PRECISIONS = ("auto", "f32", "bf16")
 BROKER_SCHEMES = ("redis://", "rediss://", "redis+socket://")
-PROTOCOLS = ("dicom", "dicomweb")
-OBJECTS = ("SR", "SEG", "SC")
-
-
-def _is_ae_title(text: str) -> bool:
-    return 1 <= len(text.strip()) <= 16 and text.isascii() and text.isprintable() and "\\" not in text
-
-
-def _is_port(number: int) -> bool:
-    return 1 <= number <= 65535
 
 
 def _check_rule(rule: Rule, where: str, destinations: set[str]) -> None:
@@ -369,21 +344,3 @@ def _check_match(match: Match, where: str) -> None:
             re.compile(match.regex)
         except re.error as error:
             raise SettingsError(f"{where}.regex: {error}") from error
-
-
-def _check_destination(destination: Destination, where: str) -> None:
-    needs: dict[str, Callable[[], bool]] = {
-        "protocol": lambda: destination.protocol in PROTOCOLS,
-        "host": lambda: destination.protocol != "dicom" or bool(destination.host),
-        "port": lambda: destination.protocol != "dicom" or _is_port(destination.port),
-        "ae_title": lambda: destination.protocol != "dicom" or _is_ae_title(destination.ae_title),
-        "url": lambda: destination.protocol != "dicomweb" or destination.url.startswith(("http://", "https://")),
-        "timeout_seconds": lambda: destination.timeout_seconds > 0,
-        "objects": lambda: set(destination.objects) <= set(OBJECTS),
-    }
-    for key, holds in needs.items():
-        if not holds():
-            raise SettingsError(
-                f"{where}.{key}: cannot be {getattr(destination, key)!r} for a destination by protocol "
-                f"{destination.protocol!r}"
-            )

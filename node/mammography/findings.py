@@ -46,6 +46,40 @@ class Box:
     bottom: float
 
 
+class Depth(StrEnum):
+    """Third of the breast between nipple and chest wall."""
+
+    ANTERIOR = "anterior"
+    MIDDLE = "middle"
+    POSTERIOR = "posterior"
+
+
+class Sector(StrEnum):
+    """Side of the nipple line on which a finding lies: CC tells outer and inner, MLO upper and lower."""
+
+    OUTER = "outer"
+    INNER = "inner"
+    UPPER = "upper"
+    LOWER = "lower"
+    CENTRAL = "central"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a finding lies in its breast, as far as its view tells.
+
+    `nipple_distance` is the distance of its centre from the nipple along the depth axis (from the nipple to the chest
+    wall), a share of the breast's depth in this view: 0 at the nipple, 1 at the chest wall. `nipple_distance_mm` is the
+    same in millimetres, None where the pixel spacing is unknown.
+    """
+
+    nipple_distance: float
+    nipple_distance_mm: float | None
+    depth: Depth
+    sector: Sector | None
+    """None where the image's orientation cannot be told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One marked region in one view.
@@ -63,6 +97,19 @@ class Finding:
     centre: tuple[float, float]
     contour: tuple[tuple[float, float], ...]
     box: Box
+    place: Place | None = None
+    """None where nipple and chest wall could not be found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correspondence:
+    """A finding of a CC view and one of the MLO view of the same breast that are taken for the same lesion.
+
+    `cc` and `mlo` are indices in the reading's findings.
+    """
+
+    cc: int
+    mlo: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +118,11 @@ class BreastAssessment:
 
     laterality: Laterality
     probability: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BreastDensity:
+    """ACR BI-RADS composition, "A" to "D", and the probability in [0, 1] that the model gives that category."""
+
+    category: str
+    probability: float

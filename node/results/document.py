@@ -16,12 +16,19 @@ from node.errors import EncodeError
 from node.mammography.views import STANDARD_VIEWS, View
 from node.results import codes, uids
 from node.results.ours import MANUFACTURER, contributing_equipment
-from node.results.reading import EncodedResult, Reading, ResultKind, ViewReading
+from node.results.reading import EncodedResult, Reading, ResultKind, UnreadView, ViewReading
 
 SERIES_NUMBERS: dict[ResultKind, int] = {
     ResultKind.STRUCTURED_REPORT: 9000,
     ResultKind.SEGMENTATION: 9001,
     ResultKind.SECONDARY_CAPTURE: 9002,
+    ResultKind.CAD_REPORT: 9003,
+    ResultKind.PRESENTATION_STATE: 9004,
+    ResultKind.VIEW_CAPTURE: 9005,
+    ResultKind.HEATMAP: 9006,
+    ResultKind.LABELMAP: 9007,
+    ResultKind.KEY_OBJECTS: 9008,
+    ResultKind.REJECTION: 9009,
 }
 """High, so that no hanging protocol takes a result for an acquired series."""
 
@@ -52,7 +59,7 @@ _COPIED_WHERE_PRESENT = (
 _CHECKED_VRS = frozenset({"DA", "TM", "DT", "AS", "DS", "IS"})
 
 
-def source_of(view: ViewReading, sources: Mapping[View, Dataset]) -> Dataset:
+def source_of(view: ViewReading | UnreadView, sources: Mapping[View, Dataset]) -> Dataset:
     """The data set that `view` was read from. Raises EncodeError where it is not the same instance."""
     source = sources.get(view.view)
     if source is None or str(source.get("SOPInstanceUID", "")) != view.sop_instance_uid:
@@ -61,27 +68,51 @@ def source_of(view: ViewReading, sources: Mapping[View, Dataset]) -> Dataset:
 
 
 def new_document(
-    reading: Reading, sources: Mapping[View, Dataset], kind: ResultKind, sop_class_uid: str, view: View | None = None
+    reading: Reading,
+    sources: Mapping[View, Dataset],
+    kind: ResultKind,
+    sop_class_uid: str,
+    series_description: str,
+    view: View | None = None,
+    form: str = "",
 ) -> Dataset:
-    """Patient, General Study, series, General Equipment and SOP Common modules of one result."""
-    if not reading.views:
+    """Patient, General Study, series, General Equipment and SOP Common modules of one result.
+
+    A later reading says so in Series Description (0008,103E). Raises EncodeError where the reading has no image at all.
+    """
+    if not reading.views and not reading.unread:
         raise EncodeError(f"reading of study {reading.study_instance_uid} has no views")
     unread = {finding.view for finding in reading.findings} - {view.view for view in reading.views}
     if unread:
         raise EncodeError(f"findings in views that were not read: {', '.join(sorted(view.name for view in unread))}")
-    source = source_of(reading.views[0], sources)
+    source = images_known(reading, sources)[0]
     dataset = Dataset()
     _copy_patient_and_study(dataset, source)
     dataset.StudyInstanceUID = reading.study_instance_uid
     dataset.SOPClassUID = sop_class_uid
-    dataset.SOPInstanceUID = uids.instance_uid(reading, kind, view)
-    dataset.SeriesInstanceUID = uids.series_uid(reading, kind)
+    dataset.SOPInstanceUID = uids.instance_uid(reading, kind, view, form)
+    dataset.SeriesInstanceUID = uids.series_uid(reading, kind, form)
+    dataset.SeriesDescription = _described(series_description, reading, source)
     dataset.SeriesNumber = SERIES_NUMBERS[kind]
     dataset.InstanceNumber = 1 if view is None else 1 + STANDARD_VIEWS.index(view)
     _say_when(dataset, written_at(reading, source))
     _say_what_made_it(dataset, reading)
     dataset.CodingSchemeIdentificationSequence = [codes.private_scheme_item()]
     return dataset
+
+
+def later_reading_words(reading: Reading, source: Dataset) -> str:
+    """ "AI reading 2, replaces 14:05" in the source's time zone; "" for a study's first reading."""
+    before = reading.predecessor
+    if before is None:
+        return ""
+    return f"AI reading {reading.number}, replaces {local_time(before.read_at, source):%H:%M}"
+
+
+def _described(words: str, reading: Reading, source: Dataset) -> str:
+    """Series Description (LO, at most 64 characters): which reading this is counts more than its name."""
+    later = later_reading_words(reading, source)
+    return f"{later}; {words}"[:64].rstrip() if later else words
 
 
 def _copy_patient_and_study(dataset: Dataset, source: Dataset) -> None:
@@ -125,7 +156,12 @@ def written_at(reading: Reading, source: Dataset) -> datetime:
     """
     if reading.read_at.tzinfo is None:
         raise EncodeError(f"reading of study {reading.study_instance_uid} has a time without a zone")
-    return reading.read_at.astimezone(_zone(str(source.get("TimezoneOffsetFromUTC") or "")))
+    return local_time(reading.read_at, source)
+
+
+def local_time(at: datetime, source: Dataset) -> datetime:
+    """An aware time in the source's time zone, or in UTC where it states none."""
+    return at.astimezone(_zone(str(source.get("TimezoneOffsetFromUTC") or "")))
 
 
 def _zone(offset: str) -> timezone:
@@ -186,6 +222,13 @@ def images_read(reading: Reading, sources: Mapping[View, Dataset]) -> list[Datas
     return [source_of(view, sources) for view in reading.views]
 
 
+def images_known(reading: Reading, sources: Mapping[View, Dataset]) -> list[Dataset]:
+    """The source data sets of the views read and of those that were not, in the order of STANDARD_VIEWS."""
+    views: list[ViewReading | UnreadView] = [*reading.views, *reading.unread]
+    known = sorted(views, key=lambda view: STANDARD_VIEWS.index(view.view))
+    return [source_of(view, sources) for view in known]
+
+
 def copy_lossy_history(dataset: Dataset, images: Iterable[Dataset]) -> None:
     """Lossy Image Compression (0028,2110): once 01, always 01 (PS3.3 C.7.6.1.1.5), with ratio and method if told."""
     lossy = [image for image in images if image.get("LossyImageCompression") == "01"]
@@ -195,12 +238,17 @@ def copy_lossy_history(dataset: Dataset, images: Iterable[Dataset]) -> None:
             dataset[keyword] = deepcopy(lossy[0][keyword])
 
 
-def to_result(dataset: Dataset, kind: ResultKind) -> EncodedResult:
-    """The data set as a Part 10 file in Explicit VR Little Endian. Raises EncodeError where it cannot be written."""
+def to_result(
+    dataset: Dataset, kind: ResultKind, form: str = "", transfer_syntax_uid: str = ExplicitVRLittleEndian
+) -> EncodedResult:
+    """The data set as a Part 10 file. Raises EncodeError where it cannot be written.
+
+    Pixels must already be in the form that `transfer_syntax_uid` has.
+    """
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
     dataset.file_meta.ImplementationClassUID = UID(uids.IMPLEMENTATION_CLASS_UID)
     dataset.file_meta.ImplementationVersionName = uids.IMPLEMENTATION_VERSION_NAME
     content = BytesIO()
@@ -212,6 +260,8 @@ def to_result(dataset: Dataset, kind: ResultKind) -> EncodedResult:
         kind=kind,
         sop_class_uid=str(dataset.SOPClassUID),
         sop_instance_uid=str(dataset.SOPInstanceUID),
-        transfer_syntax_uid=str(ExplicitVRLittleEndian),
+        transfer_syntax_uid=str(transfer_syntax_uid),
         content=content.getvalue(),
+        series_instance_uid=str(dataset.SeriesInstanceUID),
+        form=form,
     )

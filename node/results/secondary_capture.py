@@ -19,14 +19,21 @@ from node.results.ours import MANUFACTURER
 from node.results.page import render_page
 from node.results.reading import EncodedResult, Reading, ResultKind
 
+SERIES_DESCRIPTION = "AI mammography overview (research)"
+
 
 def encode(reading: Reading, sources: Mapping[View, Dataset]) -> EncodedResult:
     """The page as one RGB image. It holds no patient's name, number or date: Burned In Annotation is NO."""
     images = images_read(reading, sources)
-    dataset = new_document(reading, sources, ResultKind.SECONDARY_CAPTURE, SecondaryCaptureImageStorage)
+    dataset = new_document(
+        reading,
+        sources,
+        ResultKind.SECONDARY_CAPTURE,
+        SecondaryCaptureImageStorage,
+        SERIES_DESCRIPTION,
+    )
     dataset.Modality = "OT"
     dataset.ConversionType = "WSD"
-    dataset.SeriesDescription = "AI mammography overview (research)"
     dataset.ImageComments = DISCLAIMER
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.DerivationDescription = "Views as hung with heat and marks of an AI reading"

@@ -34,6 +34,8 @@ SEGMENT_COLOURS: dict[FindingKind, tuple[int, int, int]] = {
 }
 """Recommended Display CIELab Value, encoded as PS3.3 C.10.7.1.1 has it."""
 
+SERIES_DESCRIPTION = "AI mammography regions (research)"
+
 
 def encode(reading: Reading, sources: Mapping[View, Dataset]) -> tuple[EncodedResult, ...]:
     """One segmentation for each view with findings, in the order of the views."""
@@ -44,9 +46,10 @@ def encode(reading: Reading, sources: Mapping[View, Dataset]) -> tuple[EncodedRe
 def _encode_view(reading: Reading, view: ViewReading, sources: Mapping[View, Dataset]) -> EncodedResult:
     source = source_of(view, sources)
     named = names.findings_of(reading, view.view.name)
-    dataset = new_document(reading, sources, ResultKind.SEGMENTATION, SegmentationStorage, view.view)
+    dataset = new_document(
+        reading, sources, ResultKind.SEGMENTATION, SegmentationStorage, SERIES_DESCRIPTION, view.view
+    )
     dataset.Modality = "SEG"
-    dataset.SeriesDescription = "AI mammography regions (research)"
     _describe_image(dataset, view, source)
     dataset.SegmentSequence = [
         _segment(number, name, finding, reading) for number, (name, finding) in enumerate(named, start=1)
@@ -126,7 +129,7 @@ def _segment(number: int, name: str, finding: Finding, reading: Reading) -> Data
 def _add_frames(dataset: Dataset, reading: Reading, view: ViewReading, source: Dataset, count: int) -> None:
     """Dimensions and functional groups: one frame for each segment."""
     organization = Dataset()
-    organization.DimensionOrganizationUID = uids.dimension_organization_uid(reading, view.view)
+    organization.DimensionOrganizationUID = uids.dimension_organization_uid(reading, ResultKind.SEGMENTATION, view.view)
     dataset.DimensionOrganizationSequence = [organization]
     index = Dataset()
     index.DimensionOrganizationUID = organization.DimensionOrganizationUID

@@ -27,12 +27,13 @@ from node.results.image_library import image_library
 from node.results.ours import MANUFACTURER
 from node.results.reading import EncodedResult, Reading, ResultKind, ViewReading
 
+SERIES_DESCRIPTION = "AI mammography report (research)"
+
 
 def encode(reading: Reading, sources: Mapping[View, Dataset]) -> EncodedResult:
     """The report of one reading. One without findings is as full: it says what was looked for and not found."""
-    dataset = new_document(reading, sources, ResultKind.STRUCTURED_REPORT, Comprehensive3DSRStorage)
+    dataset = new_document(reading, sources, ResultKind.STRUCTURED_REPORT, Comprehensive3DSRStorage, SERIES_DESCRIPTION)
     dataset.Modality = "SR"
-    dataset.SeriesDescription = "AI mammography report (research)"
     dataset.ReferencedPerformedProcedureStepSequence = []
     dataset.PerformedProcedureCodeSequence = []
     dataset.CompletionFlag = "COMPLETE"
@@ -48,7 +49,7 @@ def encode(reading: Reading, sources: Mapping[View, Dataset]) -> EncodedResult:
 
 def _content(reading: Reading, sources: Mapping[View, Dataset]) -> Dataset:
     """The content tree: TID 1500."""
-    groups = [_exam_group(reading), *_breast_groups(reading), *_search_groups(reading), *_finding_groups(reading)]
+    groups = [*_exam_groups(reading), *_breast_groups(reading), *_search_groups(reading), *_finding_groups(reading)]
     report = hd.sr.MeasurementReport(
         observation_context=_observation_context(reading),
         procedure_reported=_concept(codes.IMAGING_PROCEDURE),
@@ -114,13 +115,18 @@ def _value(reading: Reading, probability: float, meaning: Code) -> Any:
     )
 
 
-def _exam_group(reading: Reading) -> Any:
-    return hd.sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(reading, "Exam"),
-        algorithm_id=_algorithm(reading),
-        finding_sites=[_site(None)],
-        measurements=[_value(reading, reading.exam_probability, codes.PROBABILITY_OF_CANCER)],
-    )
+def _exam_groups(reading: Reading) -> list[Any]:
+    """One group, none where the exam was not read."""
+    if reading.exam_probability is None:
+        return []
+    return [
+        hd.sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=_tracking(reading, "Exam"),
+            algorithm_id=_algorithm(reading),
+            finding_sites=[_site(None)],
+            measurements=[_value(reading, reading.exam_probability, codes.PROBABILITY_OF_CANCER)],
+        )
+    ]
 
 
 def _breast_groups(reading: Reading) -> list[Any]:

@@ -9,7 +9,7 @@ import uuid
 from node.mammography.views import View
 from node.results.reading import ModelIdentity, Reading, ResultKind
 
-ENCODER_VERSION = "1"
+ENCODER_VERSION = "2"
 """Raised with every change of the bytes that an equal reading is written as."""
 
 NAMESPACE = uuid.UUID("7f0c6a54-2a1e-4f5e-9f6e-6d1b8a0b0c11")
@@ -26,21 +26,29 @@ def _uid(*parts: object) -> str:
 
 def _identity(reading: Reading) -> tuple[object, ...]:
     model, words = reading.model, (reading.model.calibrated_on_patients, reading.allow_probability)
-    return (*_model(model), model.preset, *words, sorted(reading.selection), reading.settings_hash, ENCODER_VERSION)
+    before = reading.predecessor
+    stands = (reading.outcome.value, reading.reason, reading.number, before and before.number)
+    shaped = (model.preset, *words, sorted(reading.selection), reading.settings_hash, *stands)
+    return (*_model(model), *shaped, ENCODER_VERSION)
 
 
 def _model(model: ModelIdentity) -> tuple[str, ...]:
     return (model.name, model.version, model.weights_hash, model.variant)
 
 
-def instance_uid(reading: Reading, kind: ResultKind, view: View | None = None) -> str:
-    """SOP Instance UID of one object; `view` where there is one object for each view."""
-    return _uid("instance", kind.value, view.name if view else "", *_identity(reading))
+def instance_uid(reading: Reading, kind: ResultKind, view: View | None = None, form: str = "") -> str:
+    """SOP Instance UID of one object; `view` where there is one object for each view, `form` of EncodedResult."""
+    return _uid("instance", kind.value, form, view.name if view else "", *_identity(reading))
 
 
-def series_uid(reading: Reading, kind: ResultKind) -> str:
-    """Series Instance UID: one series for each kind of object."""
-    return _uid("series", kind.value, *_identity(reading))
+def series_uid(reading: Reading, kind: ResultKind, form: str = "") -> str:
+    """Series Instance UID: one series for each kind of object in each form."""
+    return _uid("series", kind.value, form, *_identity(reading))
+
+
+def form_of(*parts: object) -> str:
+    """The name of a form: a short hash of what shapes it, in any type that JSON has."""
+    return uuid.uuid5(NAMESPACE, json.dumps(parts, sort_keys=True)).hex[:16]
 
 
 def tracking_uid(reading: Reading, name: str) -> str:
@@ -48,9 +56,14 @@ def tracking_uid(reading: Reading, name: str) -> str:
     return _uid("tracking", name, *_identity(reading))
 
 
-def dimension_organization_uid(reading: Reading, view: View) -> str:
+def dimension_organization_uid(reading: Reading, kind: ResultKind, view: View, form: str = "") -> str:
     """Dimension Organization UID of a view's segmentation."""
-    return _uid("dimensions", view.name, *_identity(reading))
+    return _uid("dimensions", kind.value, form, view.name, *_identity(reading))
+
+
+def frame_of_reference_uid(reading: Reading, view: View) -> str:
+    """Frame of Reference UID of our own for one view, the same in all our objects on that view's image."""
+    return _uid("frame", view.name, *_identity(reading))
 
 
 def device_uid(model: ModelIdentity) -> str:

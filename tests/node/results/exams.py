@@ -7,13 +7,16 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
 
+from node.destinations import Destination, check_destination
+from node.errors import EncodeError
 from node.interpretation import interpret
 from node.mammography.contract import Calibration, ModelContract, OperatingPoint, Prediction
 from node.mammography.findings import FindingKind
 from node.mammography.pixels import Placement, PreparedView
 from node.mammography.views import LMLO, RCC, RMLO, STANDARD_VIEWS, Laterality, View, ViewPosition
 from node.results.orientation import patient_orientation
-from node.results.reading import ModelIdentity, Reading, ViewReading
+from node.results.reading import EncodedResult, ModelIdentity, Reading, ViewReading
+from node.results.rendering import Rendering, Shipment
 from node.settings import ReadingSettings
 
 ROWS, COLUMNS = 1536, 1152
@@ -176,3 +179,27 @@ def reading(
         findings=meaning.findings,
     )
     return replace(made, **changes)
+
+
+def destination(*objects: str, **changes: object) -> Destination:
+    """A destination that gets `objects`, its preset's where none are named."""
+    made = Destination("pacs", "dicom", host="localhost", port=4242, ae_title="PACS", objects=objects or None)
+    made = replace(made, **changes)
+    check_destination(made, "destinations[0]")
+    return made
+
+
+def shipments(made: Reading, headers: dict[View, Dataset], where: Destination) -> tuple[Shipment, ...]:
+    return Rendering(made, headers, lambda result: "").shipments(where)
+
+
+def encode_all(
+    made: Reading, headers: dict[View, Dataset], *objects: str, **changes: object
+) -> tuple[EncodedResult, ...]:
+    """What a destination gets that wants `objects`; raises where one cannot be made."""
+    where = destination(*(objects or ("SR", "SEG", "SC")), **changes)
+    results = [shipment.result for shipment in shipments(made, headers, where)]
+    for result in results:
+        if result.problem:
+            raise EncodeError(result.problem)
+    return tuple(results)

@@ -46,7 +46,7 @@ def test_uids_differ_by_kind_view_and_name_and_are_valid(made):
         *(uids.instance_uid(made, ResultKind.SEGMENTATION, view) for view in (RCC, LCC)),
         *(uids.series_uid(made, kind) for kind in ResultKind),
         *(uids.tracking_uid(made, name) for name in ("Exam", "RCC Mass 1")),
-        *(uids.dimension_organization_uid(made, view) for view in (RCC, LCC)),
+        *(uids.dimension_organization_uid(made, ResultKind.SEGMENTATION, view) for view in (RCC, LCC)),
         uids.device_uid(made.model),
         uids.IMPLEMENTATION_CLASS_UID,
     ]

@@ -1,0 +1,142 @@
+"""What each destination gets of a reading: its kinds of object, each in the form it wants, each past the gate.
+
+Objects of one kind and one form are made once, however many destinations get them. What refers to other objects (the
+report to segmentations, the key objects to everything) is made after them and names only those that may leave.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pydicom import Dataset
+
+from node.destinations import Destination
+from node.errors import EncodeError
+from node.mammography.views import View
+from node.results import secondary_capture, segmentation, structured_report, uids
+from node.results.reading import EncodedResult, Outcome, Reading, ResultKind
+
+LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
+
+Sources = Mapping[View, Dataset]
+Gate = Callable[[EncodedResult], str]
+"""What is wrong with an object, in words; "" where it may leave."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shipment:
+    """One object on its way to one destination.
+
+    `only_if_taken` and `only_if_refused` are SOP Class UIDs: the object goes only where the destination takes the one,
+    or only where it refuses the other; "" always. That is how BINARY segmentations stand in for LABELMAP.
+    """
+
+    result: EncodedResult
+    only_if_taken: str = ""
+    only_if_refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """How one kind is made: `form` gives the form's name for a destination, `encode` the objects in that form."""
+
+    encode: Callable[[Reading, Sources, Destination], tuple[EncodedResult, ...]]
+    form: Callable[[Destination], str] = lambda destination: ""
+
+
+ENCODERS: dict[ResultKind, Encoder] = {
+    ResultKind.SEGMENTATION: Encoder(lambda reading, sources, _: segmentation.encode(reading, sources)),
+    ResultKind.SECONDARY_CAPTURE: Encoder(lambda reading, sources, _: (secondary_capture.encode(reading, sources),)),
+}
+"""Kinds that refer to no other of our objects, in the order in which they are sent."""
+
+WITHOUT_A_READING = frozenset({ResultKind.CAD_REPORT, ResultKind.STRUCTURED_REPORT})
+"""What an exam that was not read gives where the destination wants it explained."""
+
+
+class Rendering:
+    """The objects of one reading. `gate` is asked once for each object."""
+
+    def __init__(self, reading: Reading, sources: Sources, gate: Gate) -> None:
+        self._reading = reading
+        self._sources = sources
+        self._gate = gate
+        self._made: dict[tuple[ResultKind, str], tuple[EncodedResult, ...]] = {}
+
+    def results(self) -> tuple[EncodedResult, ...]:
+        """All objects made so far, those that must not leave too."""
+        return tuple(result for made in self._made.values() for result in made)
+
+    def shipments(self, destination: Destination) -> tuple[Shipment, ...]:
+        """What one destination gets, in the order of sending."""
+        kinds = self._kinds(destination)
+        labelled = self._leaving(ResultKind.LABELMAP, destination) if ResultKind.LABELMAP in kinds else ()
+        if not labelled:
+            return tuple(Shipment(result) for result in self._set(kinds - {ResultKind.LABELMAP}, destination))
+        with_labels = {id(result): result for result in self._set(kinds, destination)}
+        without = {
+            id(result): result
+            for result in self._set(kinds - {ResultKind.LABELMAP} | {ResultKind.SEGMENTATION}, destination)
+        }
+        return (
+            *(Shipment(result) for key, result in with_labels.items() if key in without),
+            *(
+                Shipment(result, only_if_taken=LABEL_MAP_SEGMENTATION_STORAGE)
+                for key, result in with_labels.items()
+                if key not in without
+            ),
+            *(
+                Shipment(result, only_if_refused=LABEL_MAP_SEGMENTATION_STORAGE)
+                for key, result in without.items()
+                if key not in with_labels
+            ),
+        )
+
+    def _kinds(self, destination: Destination) -> frozenset[ResultKind]:
+        kinds = frozenset(ResultKind(kind) for kind in destination.kinds)
+        if self._reading.outcome is Outcome.READ:
+            return kinds
+        return kinds & WITHOUT_A_READING if destination.wants_unread else frozenset()
+
+    def _set(self, kinds: frozenset[ResultKind], destination: Destination) -> list[EncodedResult]:
+        """One consistent set of objects: the report and the key objects refer to nothing outside it."""
+        made = [result for kind in ENCODERS if kind in kinds for result in self._of_kind(kind, destination)]
+        if ResultKind.STRUCTURED_REPORT in kinds:
+            made += self._once(
+                ResultKind.STRUCTURED_REPORT, "", lambda: (structured_report.encode(self._reading, self._sources),)
+            )
+        return made
+
+    def _leaving(self, kind: ResultKind, destination: Destination) -> list[EncodedResult]:
+        return [result for result in self._of_kind(kind, destination) if not result.problem]
+
+    def _of_kind(self, kind: ResultKind, destination: Destination) -> tuple[EncodedResult, ...]:
+        encoder = ENCODERS[kind]
+        return self._once(
+            kind, encoder.form(destination), lambda: encoder.encode(self._reading, self._sources, destination)
+        )
+
+    def _once(
+        self, kind: ResultKind, form: str, encode: Callable[[], Sequence[EncodedResult]]
+    ) -> tuple[EncodedResult, ...]:
+        if (kind, form) not in self._made:
+            try:
+                made = tuple(self._gated(result) for result in encode())
+            except EncodeError as error:
+                made = (self._unwritten(kind, form, error),)
+            self._made[kind, form] = made
+        return self._made[kind, form]
+
+    def _gated(self, result: EncodedResult) -> EncodedResult:
+        return replace(result, problem=self._gate(result))
+
+    def _unwritten(self, kind: ResultKind, form: str, error: EncodeError) -> EncodedResult:
+        """An object that could not be made: it has no content, and its problem says why."""
+        return EncodedResult(
+            kind=kind,
+            sop_class_uid="",
+            sop_instance_uid=uids.instance_uid(self._reading, kind, None, form),
+            transfer_syntax_uid="",
+            content=b"",
+            form=form,
+            problem=str(error),
+        )
