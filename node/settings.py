@@ -46,6 +46,8 @@ class ExamSettings:
     accept_synthetic_2d: bool
     view_from_patient_orientation: bool
     """Take a view's name from Patient Orientation where nothing else tells it (CBIS-DDSM)."""
+    prefer_for_processing: bool = False
+    """Read the For Processing image of a view where there is one; marks stand on its For Presentation twin."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,8 @@ class DocumentReference:
     series_instance_uid: str
     sop_class_uid: str
     sop_instance_uid: str
+    destinations: tuple[str, ...] = ()
+    """Names of the destinations to which it was or may have been sent: what a rejection note for one of them names."""
 
 
 @dataclass(frozen=True, slots=True)
