@@ -26,6 +26,23 @@ def finding_names(reading: Reading) -> tuple[str, ...]:
     return tuple(names)
 
 
+def lesion_numbers(reading: Reading) -> tuple[int, ...]:
+    """A number for each of `reading.findings`, from 1: the same one for findings that are taken for one lesion."""
+    partners = partners_of(reading)
+    numbers: dict[int, int] = {}
+    for index in range(len(reading.findings)):
+        partner = partners.get(index)
+        known = numbers.get(partner) if partner is not None else None
+        numbers[index] = known or 1 + max(numbers.values(), default=0)
+    return tuple(numbers[index] for index in range(len(reading.findings)))
+
+
+def partners_of(reading: Reading) -> dict[int, int]:
+    """Index of a finding to that of the finding of the other view that is taken for the same lesion."""
+    pairs = [(pair.cc, pair.mlo) for pair in reading.correspondences]
+    return dict(pairs) | {mlo: cc for cc, mlo in pairs}
+
+
 def findings_of(reading: Reading, view_name: str) -> tuple[tuple[str, Finding], ...]:
     """The findings of one view with their names."""
     named = zip(finding_names(reading), reading.findings, strict=True)

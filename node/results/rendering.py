@@ -12,7 +12,7 @@ from pydicom import Dataset
 from node.destinations import Destination
 from node.errors import EncodeError
 from node.mammography.views import View
-from node.results import secondary_capture, segmentation, structured_report, uids
+from node.results import presentation_state, secondary_capture, segmentation, structured_report, uids
 from node.results.reading import EncodedResult, Outcome, Reading, ResultKind
 
 LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -45,6 +45,7 @@ class Encoder:
 
 ENCODERS: dict[ResultKind, Encoder] = {
     ResultKind.SEGMENTATION: Encoder(lambda reading, sources, _: segmentation.encode(reading, sources)),
+    ResultKind.PRESENTATION_STATE: Encoder(lambda reading, sources, _: presentation_state.encode(reading, sources)),
     ResultKind.SECONDARY_CAPTURE: Encoder(lambda reading, sources, _: (secondary_capture.encode(reading, sources),)),
 }
 """Kinds that refer to no other of our objects, in the order in which they are sent."""
