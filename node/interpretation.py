@@ -2,14 +2,24 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node.errors import ContractError
+from node.mammography.anatomy import correspondences, find_landmarks, place
 from node.mammography.contract import ModelContract, OperatingPoint, Prediction
-from node.mammography.findings import FINDING_KINDS, Box, BreastAssessment, Finding, FindingKind
+from node.mammography.findings import (
+    FINDING_KINDS,
+    Box,
+    BreastAssessment,
+    BreastDensity,
+    Correspondence,
+    Finding,
+    FindingKind,
+)
 from node.mammography.pixels import CONSTANT_IMAGE, Placement, PreparedView
 from node.mammography.regions import HeatGrid, Region, breast_mask, find_regions, register_heatmap
 from node.mammography.views import BREASTS, STANDARD_VIEWS, Laterality, View
@@ -17,6 +27,9 @@ from node.settings import ReadingSettings
 
 MAXIMUM_REGIONS = 3
 """At most this many regions of one kind are marked in one view, the hottest ones."""
+
+DENSITY_CATEGORIES = "ABCD"
+"""The axis of `density_logits`: ACR BI-RADS composition."""
 
 _COORDINATE_STEPS = 64.0
 """Coordinates are rounded to 1/64 pixel, which SCOORD's 32-bit floats hold exactly: one contour in every object."""
@@ -41,6 +54,10 @@ class Interpretation:
     """In the order of STANDARD_VIEWS, then of the contract's findings, then the hottest first."""
     not_assessed: tuple[str, ...]
     """In words: "LMLO: no image", "breast density: not given by this model"."""
+    correspondences: tuple[Correspondence, ...] = ()
+    """Findings of CC and MLO that are taken for the same lesion."""
+    density: BreastDensity | None = None
+    """None where the model gives none."""
 
 
 def interpret(
@@ -49,9 +66,13 @@ def interpret(
     prepared: Mapping[View, PreparedView],
     rule_thresholds: tuple[tuple[str, float], ...],
     settings: ReadingSettings,
+    *,
+    orientations: Mapping[View, tuple[str, ...]] = MappingProxyType({}),
+    spacings: Mapping[View, tuple[float, float] | None] = MappingProxyType({}),
 ) -> Interpretation:
     """Interpret one exam. `prepared` has the views that were read, at least one; `rule_thresholds` are pairs of a
-    finding's name and a probability that overrides the model's operating value. Raises ContractError where the
+    finding's name and a probability that overrides the model's operating value. `orientations` and `spacings` are
+    those of anatomy.place; without them a place has no sector and no millimetres. Raises ContractError where the
     contract lacks the calibration or the operating point of an output that it promises.
     """
     shift = prior_shift(contract, settings.site_prevalence)
@@ -62,15 +83,20 @@ def interpret(
     heatmaps = {view: _registered(prediction, contract, view, prepared[view]) for view in probabilities}
     thresholds = {} if prediction.heatmaps is None else _thresholds(contract, dict(rule_thresholds))
     findings = tuple(
-        finding
+        placed
         for view, registered in heatmaps.items()
         if registered is not None and prediction.heatmaps is not None and CONSTANT_IMAGE not in prepared[view].flags
-        for finding in _view_findings(
-            _Heat(prediction.heatmaps[STANDARD_VIEWS.index(view)], registered, heat_grid(contract)),
-            view,
+        for placed in _placed(
+            _view_findings(
+                _Heat(prediction.heatmaps[STANDARD_VIEWS.index(view)], registered, heat_grid(contract)),
+                view,
+                prepared[view],
+                probabilities[view],
+                thresholds,
+            ),
             prepared[view],
-            probabilities[view],
-            thresholds,
+            orientations.get(view, ()),
+            spacings.get(view),
         )
     )
     return Interpretation(
@@ -80,6 +106,8 @@ def interpret(
         heatmaps=heatmaps,
         findings=findings,
         not_assessed=_not_assessed(prediction, contract, prepared),
+        correspondences=correspondences(findings),
+        density=_density(prediction, contract),
     )
 
 
@@ -190,6 +218,33 @@ def _view_findings(
             heat.cells[index], heat.registered[index], heat.grid, inside, thresholds[kind].heat, MAXIMUM_REGIONS
         )
     )
+
+
+def _placed(
+    findings: tuple[Finding, ...],
+    prepared: PreparedView,
+    orientation: tuple[str, ...],
+    spacing_mm: tuple[float, float] | None,
+) -> tuple[Finding, ...]:
+    """The findings of one view with their places; the breast is sought only where there are any."""
+    landmarks = find_landmarks(prepared) if findings else None
+    return tuple(
+        replace(finding, place=place(finding.centre, finding.view, landmarks, orientation, spacing_mm))
+        for finding in findings
+    )
+
+
+def _density(prediction: Prediction, contract: ModelContract) -> BreastDensity | None:
+    """The likeliest category: softmax over A to D of the logits, times the slope of their calibration if there is one
+    (temperature scaling, Guo et al. 2017; an intercept that all four share changes nothing).
+    """
+    if prediction.density_logits is None:
+        return None
+    calibration = contract.calibration.get("density_logits")
+    logits = prediction.density_logits.astype(np.float64) * (1.0 if calibration is None else calibration.a)
+    shares = np.exp(logits - logits.max())
+    best = int(shares.argmax())
+    return BreastDensity(DENSITY_CATEGORIES[best], float(shares[best] / shares.sum()))
 
 
 def heat_grid(contract: ModelContract) -> HeatGrid:

@@ -68,21 +68,30 @@ def breast_mask(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
     Generous by design: it only keeps marks off the background, labels and padding. An image without contrast, or one
     whose component is a speck, is all breast.
     """
+    core = breast_core(pixels)
+    if core is None:
+        return np.ones(pixels.shape, dtype=bool)
+    margin = max(1.0, 0.012 * max(core.shape))
+    grown = ndimage.distance_transform_edt(~core) <= margin
+    whole = grown.repeat(MASK_STEP, axis=0).repeat(MASK_STEP, axis=1)
+    return np.asarray(whole[: pixels.shape[0], : pixels.shape[1]])
+
+
+def breast_core(pixels: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+    """The largest bright component of a model image, filled, on every MASK_STEP-th pixel from the first; no margin.
+
+    None for an image without contrast, or one whose component is a speck.
+    """
     small = pixels[::MASK_STEP, ::MASK_STEP]
-    everything = np.ones(pixels.shape, dtype=bool)
     level = max(0.2 * _otsu(small), 0.01)
     labels, count = ndimage.label(small > level, structure=_EIGHT_CONNECTED)
     if count == 0:
-        return everything
+        return None
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     if sizes.max() < 0.02 * small.size:
-        return everything
-    mask = ndimage.binary_fill_holes(labels == int(sizes.argmax()))
-    margin = max(1.0, 0.012 * max(small.shape))
-    grown = ndimage.distance_transform_edt(~mask) <= margin
-    whole = grown.repeat(MASK_STEP, axis=0).repeat(MASK_STEP, axis=1)
-    return np.asarray(whole[: pixels.shape[0], : pixels.shape[1]])
+        return None
+    return np.asarray(ndimage.binary_fill_holes(labels == int(sizes.argmax())), dtype=bool)
 
 
 def _otsu(pixels: NDArray[np.float32]) -> float:
