@@ -66,9 +66,8 @@ def _table(source: Dataset) -> Dataset:
     data = source.LUTData
     packed = data if isinstance(data, bytes) else np.asarray(data, dtype=np.int64).astype("<u2").tobytes()
     item = Dataset()
-    item.add(
-        DataElement("LUTDescriptor", _SIGNED if first < 0 else _UNSIGNED, _words((entries, first, bits), first < 0))
-    )
+    signed = first < 0
+    item.add(DataElement("LUTDescriptor", "SS" if signed else "US", _words((entries, first, bits), signed)))
     item.add(DataElement("LUTData", "OW", packed + b"\0" * (len(packed) % 2)))
     if source.get("LUTExplanation"):
         item.LUTExplanation = str(source.LUTExplanation)
