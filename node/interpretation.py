@@ -107,7 +107,7 @@ def interpret(
         findings=findings,
         not_assessed=_not_assessed(prediction, contract, prepared),
         correspondences=correspondences(findings),
-        density=_density(prediction, contract),
+        density=_density(prediction),
     )
 
 
@@ -234,14 +234,11 @@ def _placed(
     )
 
 
-def _density(prediction: Prediction, contract: ModelContract) -> BreastDensity | None:
-    """The likeliest category: softmax over A to D of the logits, times the slope of their calibration if there is one
-    (temperature scaling, Guo et al. 2017; an intercept that all four share changes nothing).
-    """
+def _density(prediction: Prediction) -> BreastDensity | None:
+    """The likeliest category, by softmax over A to D; the contract has no calibration of density."""
     if prediction.density_logits is None:
         return None
-    calibration = contract.calibration.get("density_logits")
-    logits = prediction.density_logits.astype(np.float64) * (1.0 if calibration is None else calibration.a)
+    logits = prediction.density_logits.astype(np.float64)
     shares = np.exp(logits - logits.max())
     best = int(shares.argmax())
     return BreastDensity(DENSITY_CATEGORIES[best], float(shares[best] / shares.sum()))
