@@ -62,6 +62,8 @@ class ModelIdentity:
     variant: str
     preset: str
     calibrated_on_patients: bool
+    findings: tuple[FindingKind, ...] = ()
+    """Kinds that it looks for: what was attempted in an image that could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class InstanceReference:
 
     sop_class_uid: str
     sop_instance_uid: str
+    series_instance_uid: str = ""
+    """Empty: unknown; an SR cannot name the instance then (PS3.3 C.17.2.1 wants its series)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
