@@ -54,6 +54,8 @@ _COPIED_WHERE_PRESENT = (
     "IssuerOfAccessionNumberSequence",
     "LongitudinalTemporalInformationModified",
 )
+COPIED = frozenset({*_PATIENT_TYPE_2, *_STUDY_TYPE_2, *_COPIED_WHERE_PRESENT})
+"""Attributes that every object has from its source, text as it stands there."""
 
 
 _CHECKED_VRS = frozenset({"DA", "TM", "DT", "AS", "DS", "IS"})
