@@ -12,10 +12,19 @@ from pydicom import Dataset
 from node.destinations import Destination
 from node.errors import EncodeError
 from node.mammography.views import View
-from node.results import presentation_state, secondary_capture, segmentation, structured_report, uids
+from node.results import (
+    heatmap_segmentation,
+    labelmap,
+    presentation_state,
+    secondary_capture,
+    segmentation,
+    structured_report,
+    uids,
+    view_capture,
+)
+from node.results.labelmap import LABEL_MAP_SEGMENTATION_STORAGE
 from node.results.reading import EncodedResult, Outcome, Reading, ResultKind
-
-LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
+from node.results.segmentation_frames import OWN_FRAME
 
 Sources = Mapping[View, Dataset]
 Gate = Callable[[EncodedResult], str]
@@ -43,10 +52,25 @@ class Encoder:
     form: Callable[[Destination], str] = lambda destination: ""
 
 
+def _frame_form(destination: Destination) -> str:
+    """The form of segmentations; views that cannot be written in it have form "" all the same."""
+    return OWN_FRAME if destination.frame == OWN_FRAME else ""
+
+
 ENCODERS: dict[ResultKind, Encoder] = {
-    ResultKind.SEGMENTATION: Encoder(lambda reading, sources, _: segmentation.encode(reading, sources)),
+    ResultKind.SEGMENTATION: Encoder(
+        lambda reading, sources, destination: segmentation.encode(reading, sources, destination.frame), _frame_form
+    ),
+    ResultKind.LABELMAP: Encoder(
+        lambda reading, sources, destination: labelmap.encode(reading, sources, destination.frame), _frame_form
+    ),
+    ResultKind.HEATMAP: Encoder(
+        lambda reading, sources, destination: heatmap_segmentation.encode(reading, sources, destination.frame),
+        _frame_form,
+    ),
     ResultKind.PRESENTATION_STATE: Encoder(lambda reading, sources, _: presentation_state.encode(reading, sources)),
     ResultKind.SECONDARY_CAPTURE: Encoder(lambda reading, sources, _: (secondary_capture.encode(reading, sources),)),
+    ResultKind.VIEW_CAPTURE: Encoder(lambda reading, sources, _: view_capture.encode(reading, sources)),
 }
 """Kinds that refer to no other of our objects, in the order in which they are sent."""
 

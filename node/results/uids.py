@@ -41,9 +41,9 @@ def instance_uid(reading: Reading, kind: ResultKind, view: View | None = None, f
     return _uid("instance", kind.value, form, view.name if view else "", *_identity(reading))
 
 
-def series_uid(reading: Reading, kind: ResultKind, form: str = "") -> str:
-    """Series Instance UID: one series for each kind of object in each form."""
-    return _uid("series", kind.value, form, *_identity(reading))
+def series_uid(reading: Reading, kind: ResultKind, form: str = "", view: View | None = None) -> str:
+    """Series Instance UID: one series for each kind of object in each form; `view` where each view has its own."""
+    return _uid("series", kind.value, form, view.name if view else "", *_identity(reading))
 
 
 def form_of(*parts: object) -> str:
