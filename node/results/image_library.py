@@ -1,4 +1,4 @@
-"""Image Library of a report (TID 1600 to 1603): the images read, with side, view and size."""
+"""Image Library of a report (TID 1600 to 1603): the images read and those not assessed, with side, view and size."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from pydicom.sr.codedict import codes as standard
 
 from node.mammography.findings import Code
 from node.results import codes
-from node.results.reading import ViewReading
+from node.results.reading import UnreadView, ViewReading
 
 _ACQUISITION = hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
 _CONTAINS = hd.sr.RelationshipTypeValues.CONTAINS
 
 
-def image_library(images: list[tuple[ViewReading, Dataset]]) -> Any:
+def image_library(images: list[tuple[ViewReading | UnreadView, Dataset]]) -> Any:
     """The library's container, one group of all images."""
     group = hd.sr.ContainerContentItem(name=standard.DCM.ImageLibraryGroup, relationship_type=_CONTAINS)
     group.ContentSequence = hd.sr.ContentSequence([_entry(view, source) for view, source in images])
@@ -23,7 +23,7 @@ def image_library(images: list[tuple[ViewReading, Dataset]]) -> Any:
     return library
 
 
-def _entry(view: ViewReading, source: Dataset) -> Any:
+def _entry(view: ViewReading | UnreadView, source: Dataset) -> Any:
     item = hd.sr.ImageContentItem(
         name=hd.sr.CodedConcept("260753009", "SCT", "Source"),
         referenced_sop_class_uid=view.sop_class_uid,
@@ -57,7 +57,7 @@ def _pixels(name: Any, value: int) -> Any:
     return hd.sr.NumContentItem(name=name, value=value, unit=unit, relationship_type=_ACQUISITION)
 
 
-def _orientation(view: ViewReading) -> list[Any]:
+def _orientation(view: ViewReading | UnreadView) -> list[Any]:
     if len(view.orientation) != 2:
         return []
     concepts = (standard.DCM.PatientOrientationRow, standard.DCM.PatientOrientationColumn)
