@@ -13,6 +13,7 @@ from node.destinations import Destination
 from node.errors import EncodeError
 from node.mammography.views import View
 from node.results import (
+    cad_report,
     heatmap_segmentation,
     labelmap,
     presentation_state,
@@ -58,6 +59,10 @@ def _frame_form(destination: Destination) -> str:
 
 
 ENCODERS: dict[ResultKind, Encoder] = {
+    ResultKind.CAD_REPORT: Encoder(
+        lambda reading, sources, destination: (cad_report.encode(reading, sources, destination.cad),),
+        lambda destination: cad_report.form(destination.cad),
+    ),
     ResultKind.SEGMENTATION: Encoder(
         lambda reading, sources, destination: segmentation.encode(reading, sources, destination.frame), _frame_form
     ),
