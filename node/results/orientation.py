@@ -47,6 +47,27 @@ def patient_orientation(dataset: Dataset, view: View, chest_wall: Laterality | N
     return ("A" if chest_wall is Laterality.LEFT else "P", down)
 
 
+def is_upside_down(orientation: tuple[str, ...], view: View) -> bool:
+    """Whether a stored image of this Patient Orientation stands on its head, as against how the view is hung.
+
+    False where either is not known.
+    """
+    hung = _DOWN[view.laterality].get(view.position)
+    return len(orientation) == 2 and hung is not None and orientation[1][0] == _OPPOSITE[hung[0]]
+
+
+def turned(orientation: tuple[str, ...], flipped: bool, upside_down: bool) -> tuple[str, ...]:
+    """Patient Orientation of the picture that is made by flipping an image left to right, top to bottom, or both."""
+    if len(orientation) != 2:
+        return ()
+    row, column = orientation
+    return (_reversed(row) if flipped else row, _reversed(column) if upside_down else column)
+
+
+def _reversed(direction: str) -> str:
+    return "".join(_OPPOSITE[letter] for letter in direction)
+
+
 def _stated(dataset: Dataset) -> tuple[str, ...]:
     value = dataset.get("PatientOrientation")
     if value is None or isinstance(value, str) or len(value) != 2:

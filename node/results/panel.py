@@ -16,7 +16,7 @@ from node.errors import EncodeError
 from node.mammography.findings import Finding, FindingKind
 from node.mammography.pixels import Placement
 from node.mammography.views import Laterality
-from node.results.names import KIND_WORDS
+from node.results.orientation import is_upside_down
 from node.results.reading import ViewReading
 
 KIND_COLOURS: dict[FindingKind, tuple[int, int, int]] = {
@@ -43,13 +43,27 @@ _SUPERSAMPLING = 2
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """One finding as it is drawn: `number` is that of the lesion, the same in each view that shows it."""
+
+    finding: Finding
+    number: int
+    label: str
+    """For example "Mass 0.87"."""
+
+
+@dataclass(frozen=True, slots=True)
 class PanelMap:
-    """Where a view lies in its panel: model box, panel box, and whether it is drawn flipped left to right."""
+    """Where a view lies in its panel: model box, panel box, and whether it is drawn flipped or upside down."""
 
     model_box: tuple[float, float, float, float]
     """(left, top, right, bottom) of the image's content in model pixels."""
     panel_box: tuple[float, float, float, float]
+    """The same in panel pixels."""
     flipped: bool
+    """Left to right, as against the model image."""
+    upside_down: bool = False
+    """Top to bottom."""
 
     def to_panel(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Model points (N, 2) of (x, y) to panel pixels."""
@@ -58,6 +72,7 @@ class PanelMap:
         across = (points[:, 0] - left) / (right - left)
         down = (points[:, 1] - top) / (bottom - top)
         across = 1.0 - across if self.flipped else across
+        down = 1.0 - down if self.upside_down else down
         x = panel_left + across * (panel_right - panel_left)
         y = panel_top + down * (panel_bottom - panel_top)
         return np.stack([x, y], axis=1)
@@ -90,7 +105,8 @@ def panel_map(view: ViewReading, width: int, height: int, panel_px_per_stored_px
     panel_top = (height - drawn_height) / 2
     box = (float(left), float(top), float(right), float(bottom))
     flipped = _wall_is_left(view.display, box) == wall_at_right
-    return PanelMap(box, (panel_left, panel_top, panel_left + drawn_width, panel_top + drawn_height), flipped)
+    panel_box = (panel_left, panel_top, panel_left + drawn_width, panel_top + drawn_height)
+    return PanelMap(box, panel_box, flipped, is_upside_down(view.orientation, view.view))
 
 
 def _wall_is_left(display: NDArray[np.float32], box: tuple[float, float, float, float]) -> bool:
@@ -102,9 +118,12 @@ def _wall_is_left(display: NDArray[np.float32], box: tuple[float, float, float, 
 
 
 def draw_panel(
-    view: ViewReading, findings: Sequence[Finding], labels: Sequence[str], width: int, height: int, scale: float
+    view: ViewReading, marks: Sequence[Mark], width: int, height: int, scale: float, enlarged: float = 1.0
 ) -> Image.Image:
-    """RGB panel of one view: grey image, heat, a contour with the corners of its box, and a label for each finding."""
+    """RGB panel of one view: grey image, heat, and for each mark a contour, the corners of its box, and a label.
+
+    `scale`: panel pixels for one stored pixel. `enlarged`: factor on the size of lines and letters.
+    """
     if view.heatmap is not None and view.heatmap.shape[1:] != view.display.shape:
         raise EncodeError(f"heat of {view.view} is not registered on the model's pixels: {view.heatmap.shape}")
     where = panel_map(view, width, height, scale)
@@ -118,14 +137,16 @@ def draw_panel(
         heat = Image.fromarray(np.ascontiguousarray(view.heatmap.max(axis=0), dtype=np.float32))
         colours, opacity = heat_colours(np.asarray(_placed(heat, where, size, Image.Resampling.BILINEAR)))
         panel.paste(Image.fromarray(colours), (left, top), Image.fromarray(opacity))
-    _draw_marks(panel, view, findings, labels, where)
+    _draw_marks(panel, view, marks, where, enlarged)
     return panel
 
 
 def _placed(image: Image.Image, where: PanelMap, size: tuple[int, int], filter_: Image.Resampling) -> Image.Image:
     """The content of a model image, resized for the panel and flipped where the panel is."""
-    resized = image.resize(size, filter_, box=where.model_box)
-    return resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if where.flipped else resized
+    picture = image.resize(size, filter_, box=where.model_box)
+    if where.flipped:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if where.upside_down else picture
 
 
 def heat_colours(heat: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -146,85 +167,105 @@ def _heat_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return np.round(colours).astype(np.uint8), np.round(opacity * 255.0).astype(np.uint8)
 
 
-def _draw_marks(
-    panel: Image.Image, view: ViewReading, findings: Sequence[Finding], labels: Sequence[str], where: PanelMap
-) -> None:
-    if not findings:
+def _draw_marks(panel: Image.Image, view: ViewReading, marks: Sequence[Mark], where: PanelMap, enlarged: float) -> None:
+    """Drawn larger and reduced, so that lines are smooth. No label stands on a finding or on another label."""
+    if not marks:
         return
-    factor = _SUPERSAMPLING
-    layer = Image.new("RGBA", (panel.width * factor, panel.height * factor))
-    draw = ImageDraw.Draw(layer)
-    taken: list[tuple[float, float, float, float]] = []
-    for finding, label in zip(findings, labels, strict=True):
-        contour = where.to_panel(view.placement.to_model(np.array(finding.contour)))
-        colour = KIND_COLOURS[finding.kind]
-        _draw_contour(draw, contour * factor, colour, factor)
-        box = (*contour.min(axis=0), *contour.max(axis=0))
-        _draw_corners(draw, tuple(float(value) * factor for value in box), colour, factor)
-        _draw_label(draw, box, label, colour, panel.size, taken, view.view.laterality, factor)
-    smooth = layer.reduce(factor)
+    layer = Image.new("RGBA", (panel.width * _SUPERSAMPLING, panel.height * _SUPERSAMPLING))
+    pen = _Pen(ImageDraw.Draw(layer), _SUPERSAMPLING, enlarged, panel.size)
+    contours = [where.to_panel(view.placement.to_model(np.array(mark.finding.contour))) for mark in marks]
+    boxes = [_box_of(contour) for contour in contours]
+    taken = list(boxes)
+    for mark, contour, box in zip(marks, contours, boxes, strict=True):
+        colour = KIND_COLOURS[mark.finding.kind]
+        pen.line([(float(x), float(y)) for x, y in contour], colour)
+        _draw_corners(pen, box, colour)
+        taken.append(_draw_label(pen, box, mark, colour, taken, view.view.laterality))
+    smooth = layer.reduce(_SUPERSAMPLING)
     panel.paste(smooth.convert("RGB"), (0, 0), smooth.getchannel("A"))
 
 
-def _draw_contour(
-    draw: ImageDraw.ImageDraw, contour: NDArray[np.float64], colour: tuple[int, int, int], factor: int
-) -> None:
-    points = [(float(x), float(y)) for x, y in contour]
-    draw.line(points, fill=(0, 0, 0, 150), width=4 * factor, joint="curve")
-    draw.line(points, fill=(*colour, 255), width=2 * factor, joint="curve")
+PanelBox = tuple[float, float, float, float]
+"""(left, top, right, bottom) in panel pixels."""
+Colour = tuple[int, int, int]
 
 
-def _draw_corners(draw: ImageDraw.ImageDraw, box: tuple[float, ...], colour: tuple[int, int, int], factor: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Pen:
+    """Draws in panel pixels on a layer that is `factor` times as large."""
+
+    draw: ImageDraw.ImageDraw
+    factor: int
+    enlarged: float
+    panel_size: tuple[int, int]
+
+    def line(self, points: Sequence[tuple[float, float]], colour: Colour, width_px: float = 2.0) -> None:
+        """A line with a dark rim."""
+        at = [(x * self.factor, y * self.factor) for x, y in points]
+        width = round(width_px * self.enlarged * self.factor)
+        self.draw.line(at, fill=(0, 0, 0, 150), width=2 * width, joint="curve")
+        self.draw.line(at, fill=(*colour, 255), width=width, joint="curve")
+
+    def font(self, size_px: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+        """The typeface at this size in panel pixels."""
+        return font(round(size_px * self.factor))
+
+    def text_width(self, text: str, size_px: float) -> float:
+        """In panel pixels."""
+        return self.draw.textlength(text, font=self.font(size_px)) / self.factor
+
+    def scaled(self, box: PanelBox) -> PanelBox:
+        """The box on the layer."""
+        left, top, right, bottom = (value * self.factor for value in box)
+        return left, top, right, bottom
+
+
+def _box_of(contour: NDArray[np.float64]) -> PanelBox:
+    (left, top), (right, bottom) = contour.min(axis=0), contour.max(axis=0)
+    return float(left), float(top), float(right), float(bottom)
+
+
+def _draw_corners(pen: _Pen, box: PanelBox, colour: Colour) -> None:
     """The box's four corners, a little outside the contour."""
-    gap, arm = 6 * factor, 12 * factor
+    gap, arm = 6 * pen.enlarged, 12 * pen.enlarged
     left, top, right, bottom = box[0] - gap, box[1] - gap, box[2] + gap, box[3] + gap
     for x, towards_x in ((left, arm), (right, -arm)):
         for y, towards_y in ((top, arm), (bottom, -arm)):
-            line = [(x + towards_x, y), (x, y), (x, y + towards_y)]
-            draw.line(line, fill=(0, 0, 0, 150), width=4 * factor)
-            draw.line(line, fill=(*colour, 255), width=2 * factor)
+            pen.line([(x + towards_x, y), (x, y), (x, y + towards_y)], colour)
 
 
 def _draw_label(
-    draw: ImageDraw.ImageDraw,
-    box: tuple[float, ...],
-    label: str,
-    colour: tuple[int, int, int],
-    panel_size: tuple[int, int],
-    taken: list[tuple[float, float, float, float]],
-    side: Laterality,
-    factor: int,
-) -> None:
-    """The label beside the box, towards the nipple, where no other label stands, with a line to the box."""
-    typeface = font(20 * factor)
-    text_width = draw.textlength(label, font=typeface) / factor + 16
-    text_height = 30.0
-    outward = -1 if side is Laterality.RIGHT else 1
-    x = box[2] + 34 if outward > 0 else box[0] - 34 - text_width
-    x = min(max(x, 4.0), panel_size[0] - text_width - 4)
-    y = min(max((box[1] + box[3] - text_height) / 2, 4.0), panel_size[1] - text_height - 4)
-    place = _free_place((x, y, x + text_width, y + text_height), taken, panel_size[1])
-    taken.append(place)
-    left, top, right, bottom = (value * factor for value in place)
-    anchor = (box[2] + 6 if outward > 0 else box[0] - 6) * factor
-    middle = (top + bottom) / 2
-    draw.line(
-        [(anchor, (box[1] + box[3]) / 2 * factor), (left if outward > 0 else right, middle)],
-        fill=(*colour, 255),
-        width=factor,
+    pen: _Pen, box: PanelBox, mark: Mark, colour: Colour, taken: Sequence[PanelBox], side: Laterality
+) -> PanelBox:
+    """The label beside the box, towards the nipple, where nothing else stands, with a line to the box."""
+    unit, letters = pen.enlarged, 20 * pen.enlarged
+    width, height = pen.text_width(mark.label, letters) + 46 * unit, 30 * unit
+    is_left = side is Laterality.RIGHT
+    x = box[0] - 34 * unit - width if is_left else box[2] + 34 * unit
+    x = min(max(x, 4.0), pen.panel_size[0] - width - 4)
+    y = min(max((box[1] + box[3] - height) / 2, 4.0), pen.panel_size[1] - height - 4)
+    place = _free_place((x, y, x + width, y + height), taken, pen.panel_size[1])
+    middle = (place[1] + place[3]) / 2
+    from_box = (box[0] - 6 * unit if is_left else box[2] + 6 * unit, (box[1] + box[3]) / 2)
+    pen.line([from_box, (place[2] if is_left else place[0], middle)], colour, 1.0)
+    left, top, right, bottom = pen.scaled(place)
+    rim = round(pen.factor * unit)
+    pen.draw.rounded_rectangle(
+        (left, top, right, bottom), radius=5 * rim, fill=(12, 14, 18, 225), outline=(*colour, 255), width=rim
     )
-    draw.rounded_rectangle(
-        (left, top, right, bottom), radius=5 * factor, fill=(12, 14, 18, 225), outline=(*colour, 255), width=factor
-    )
-    draw.text((left + 8 * factor, middle), label, font=typeface, fill=(*colour, 255), anchor="lm")
+    disc = (place[0] + 4 * unit, place[1] + 4 * unit, place[0] + 26 * unit, place[3] - 4 * unit)
+    pen.draw.ellipse(pen.scaled(disc), fill=(*colour, 255))
+    on_disc = ((disc[0] + disc[2]) / 2 * pen.factor, middle * pen.factor)
+    pen.draw.text(on_disc, str(mark.number), font=pen.font(0.85 * letters), fill=(12, 14, 18, 255), anchor="mm")
+    at = ((place[0] + 34 * unit) * pen.factor, middle * pen.factor)
+    pen.draw.text(at, mark.label, font=pen.font(letters), fill=(*colour, 255), anchor="lm")
+    return place
 
 
-def _free_place(
-    place: tuple[float, float, float, float], taken: Sequence[tuple[float, float, float, float]], height: int
-) -> tuple[float, float, float, float]:
-    """`place`, or the nearest one above or below it that overlaps no other label and lies in the panel."""
+def _free_place(place: PanelBox, taken: Sequence[PanelBox], height: int) -> PanelBox:
+    """`place`, or the nearest one above or below it that overlaps nothing that is taken and lies in the panel."""
     left, top, right, bottom = place
-    for step in range(40):
+    for step in range(100):
         for direction in (1, -1):
             shift = direction * step * 10.0
             moved = (left, top + shift, right, bottom + shift)
@@ -234,11 +275,5 @@ def _free_place(
     return place
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _overlap(a: PanelBox, b: PanelBox) -> bool:
     return a[0] < b[2] + 3 and b[0] < a[2] + 3 and a[1] < b[3] + 3 and b[1] < a[3] + 3
-
-
-def finding_label(finding: Finding, as_probability: bool) -> str:
-    """What stands beside a mark: "Mass 0.87", or "Mass 87 %" for a calibrated probability."""
-    value = f"{100 * finding.probability:.0f} %" if as_probability else f"{finding.probability:.2f}"
-    return f"{KIND_WORDS[finding.kind]} {value}"

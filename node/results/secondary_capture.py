@@ -1,7 +1,9 @@
 """Secondary Capture (PS3.3 A.8.1) of the page of pictures: what every workstation can show. Modality OT, never MG."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
@@ -10,6 +12,7 @@ from node.results.document import (
     DISCLAIMER,
     copy_lossy_history,
     images_read,
+    later_reading_words,
     new_document,
     series_references,
     source_image_reference,
@@ -25,42 +28,45 @@ SERIES_DESCRIPTION = "AI mammography overview (research)"
 def encode(reading: Reading, sources: Mapping[View, Dataset]) -> EncodedResult:
     """The page as one RGB image. It holds no patient's name, number or date: Burned In Annotation is NO."""
     images = images_read(reading, sources)
-    dataset = new_document(
-        reading,
-        sources,
-        ResultKind.SECONDARY_CAPTURE,
-        SecondaryCaptureImageStorage,
-        SERIES_DESCRIPTION,
-    )
+    kind = ResultKind.SECONDARY_CAPTURE
+    dataset = new_document(reading, sources, kind, SecondaryCaptureImageStorage, SERIES_DESCRIPTION)
+    describe_capture(dataset, reading, images)
+    dataset.DerivationDescription = "Views as hung with heat and marks of an AI reading"
+    dataset.ImageComments = DISCLAIMER
+    dataset.PatientOrientation = []
+    sides = {view.view.laterality.value for view in reading.views}
+    # Told here, as Laterality of the series (2C) knows no value for both sides (PS3.3 C.7.3.1, C.7.6.1).
+    dataset.ImageLaterality = sides.pop() if len(sides) == 1 else "B"
+    add_rgb(dataset, render_page(reading, later_reading_words(reading, images[0])))
+    return to_result(dataset, kind)
+
+
+def describe_capture(dataset: Dataset, reading: Reading, images: Sequence[Dataset]) -> None:
+    """SC Equipment, SC Image, and the General Image of what was drawn from `images`."""
+    # No private code stands in a picture.
+    del dataset.CodingSchemeIdentificationSequence
     dataset.Modality = "OT"
     dataset.ConversionType = "WSD"
-    dataset.ImageComments = DISCLAIMER
     dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.DerivationDescription = "Views as hung with heat and marks of an AI reading"
     dataset.DateOfSecondaryCapture = dataset.ContentDate
     dataset.TimeOfSecondaryCapture = dataset.ContentTime
     dataset.SecondaryCaptureDeviceManufacturer = MANUFACTURER
     dataset.SecondaryCaptureDeviceManufacturerModelName = reading.model.name[:64]
     dataset.BurnedInAnnotation = "NO"
-    dataset.PatientOrientation = []
-    # Empty and not absent: it shows both sides, and dciodvfy misses a Laterality wherever none is told (2C).
-    dataset.Laterality = ""
     copy_lossy_history(dataset, images)
     dataset.SourceImageSequence = [source_image_reference(image) for image in images]
     dataset.ReferencedSeriesSequence = series_references(images, "ReferencedInstanceSequence")
-    _add_pixels(dataset, reading)
-    return to_result(dataset, ResultKind.SECONDARY_CAPTURE)
 
 
-def _add_pixels(dataset: Dataset, reading: Reading) -> None:
-    page = render_page(reading)
-    dataset.Rows, dataset.Columns = page.shape[:2]
+def add_rgb(dataset: Dataset, picture: NDArray[np.uint8]) -> None:
+    """Image Pixel of an RGB picture (rows, columns, 3), not compressed."""
+    dataset.Rows, dataset.Columns = picture.shape[:2]
     dataset.SamplesPerPixel = 3
     dataset.PhotometricInterpretation = "RGB"
     dataset.PlanarConfiguration = 0
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit = 7
     dataset.PixelRepresentation = 0
-    content = page.tobytes()
+    content = picture.tobytes()
     dataset.PixelData = content + b"\0" * (len(content) % 2)
     dataset["PixelData"].VR = "OB"

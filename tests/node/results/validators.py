@@ -23,6 +23,14 @@ def iod_errors(content: bytes, folder: Path) -> list[str]:
     return errors
 
 
+def iod_complaints(content: bytes, folder: Path) -> list[str]:
+    """What dciodvfy calls an error or a warning in a Part 10 file."""
+    file = folder / "object.dcm"
+    file.write_bytes(content)
+    done = subprocess.run([_tool("dciodvfy"), "-new", str(file)], capture_output=True, text=True, errors="replace")
+    return [line for line in done.stderr.splitlines() if line.startswith(("Error", "Warning"))]
+
+
 def entity_errors(files: Sequence[Path]) -> list[str]:
     """What dcentvfy calls an error between the files: one patient, one study, one series each as they should be."""
     done = subprocess.run(
