@@ -44,7 +44,6 @@ SEGMENT_COLOURS: dict[FindingKind, tuple[int, int, int]] = {
 _ALL_SEGMENTS = 0
 """Segment Number that stands for "all of them in one frame": a label map's."""
 _PLANE_KEYWORDS = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-_IMAGE_PLANE = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
 _NOMINAL_THICKNESS = 1
 """Slice Thickness is required (PS3.3 C.7.6.16.2.1), and a projection has none."""
 _PLANE_COMMENT = "Plane by rows and columns of the image, not by the patient"
@@ -59,6 +58,18 @@ class Subject:
     view: ViewReading
     source: Dataset
     form: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Plane:
+    """Frame of Reference and plane of the frames: (x, y, z) of the first pixel, directions, spacing and thickness."""
+
+    frame_of_reference_uid: str
+    position_reference: str
+    position: Sequence[float]
+    orientation: Sequence[float]
+    spacing: Sequence[str]
+    thickness: object
 
 
 def subject(
@@ -158,31 +169,41 @@ def _add_dimension(dataset: Dataset, of: Subject, group: int, pointer: int, labe
 
 
 def _add_groups(dataset: Dataset, of: Subject, segments: Sequence[int]) -> None:
-    """Functional groups. Each frame names its source image itself: cornerstone does not look in the shared groups."""
+    """Functional groups, one item for each frame, and what all frames share."""
+    plane = _plane(of)
     shared = Dataset()
-    if of.form == OWN_FRAME:
-        _add_own_plane(dataset, shared, of)
-    elif _has_plane(of.source):
-        _copy_plane(dataset, shared, of.source)
+    if plane is not None:
+        dataset.FrameOfReferenceUID = plane.frame_of_reference_uid
+        dataset.PositionReferenceIndicator = plane.position_reference
+        shared.PlaneOrientationSequence = [_item("ImageOrientationPatient", plane.orientation)]
+        shared.PixelMeasuresSequence = [_item("PixelSpacing", plane.spacing)]
+        shared.PixelMeasuresSequence[0].SliceThickness = plane.thickness
     dataset.SharedFunctionalGroupsSequence = [shared]
-    dataset.PerFrameFunctionalGroupsSequence = [_frame(of, number) for number in segments]
+    dataset.PerFrameFunctionalGroupsSequence = [_frame(of, number, plane) for number in segments]
     dataset.NumberOfFrames = len(segments)
 
 
-def _frame(of: Subject, number: int) -> Dataset:
-    content, frame = Dataset(), Dataset()
-    content.DimensionIndexValues = [max(1, number)]
+def _frame(of: Subject, number: int, plane: _Plane | None) -> Dataset:
+    """Source image and place stand here and not in the shared groups: cornerstone and dcmqi look nowhere else."""
+    frame = Dataset()
+    frame.FrameContentSequence = [_item("DimensionIndexValues", [max(1, number)])]
     if of.form == OWN_FRAME:
-        content.FrameComments = _PLANE_COMMENT
+        frame.FrameContentSequence[0].FrameComments = _PLANE_COMMENT
     if number == _ALL_SEGMENTS:
-        content.FrameLabel = of.view.view.name
+        frame.FrameContentSequence[0].FrameLabel = of.view.view.name
     else:
-        identification = Dataset()
-        identification.ReferencedSegmentNumber = number
-        frame.SegmentIdentificationSequence = [identification]
-    frame.FrameContentSequence = [content]
+        frame.SegmentIdentificationSequence = [_item("ReferencedSegmentNumber", number)]
+    if plane is not None:
+        frame.PlanePositionSequence = [_item("ImagePositionPatient", plane.position)]
     frame.DerivationImageSequence = [_derivation(of.source)]
     return frame
+
+
+def _item(keyword: str, value: object) -> Dataset:
+    """An item of a sequence, with one attribute."""
+    item = Dataset()
+    setattr(item, keyword, value)
+    return item
 
 
 def _derivation(source: Dataset) -> Dataset:
@@ -200,30 +221,21 @@ def _has_plane(source: Dataset) -> bool:
     return all(source.get(keyword) for keyword in _PLANE_KEYWORDS)
 
 
-def _copy_plane(dataset: Dataset, shared: Dataset, source: Dataset) -> None:
-    """Frame of Reference and plane of the source."""
-    dataset.FrameOfReferenceUID = source.FrameOfReferenceUID
-    dataset.PositionReferenceIndicator = source.get("PositionReferenceIndicator", "")
-    position, orientation, spacing = (deepcopy(source[keyword].value) for keyword in _PLANE_KEYWORDS[1:])
-    _set_plane(shared, position, orientation, spacing, source.get("SliceThickness") or _NOMINAL_THICKNESS)
-
-
-def _add_own_plane(dataset: Dataset, shared: Dataset, of: Subject) -> None:
-    """Our Frame of Reference for this view: millimetres along the image's rows and columns from its first pixel."""
-    assert of.view.spacing_mm is not None
-    dataset.FrameOfReferenceUID = uids.frame_of_reference_uid(of.reading, of.view.view)
-    dataset.PositionReferenceIndicator = ""
-    spacing = [format_number_as_ds(value) for value in of.view.spacing_mm]
-    _set_plane(shared, [0.0, 0.0, 0.0], _IMAGE_PLANE, spacing, _NOMINAL_THICKNESS)
-
-
-def _set_plane(shared: Dataset, position: object, orientation: object, spacing: object, thickness: object) -> None:
-    """Plane Position, Plane Orientation and Pixel Measures, shared by all frames."""
-    place, directions, measures = Dataset(), Dataset(), Dataset()
-    place.ImagePositionPatient = position
-    directions.ImageOrientationPatient = orientation
-    measures.PixelSpacing = spacing
-    measures.SliceThickness = thickness
-    shared.PlanePositionSequence = [place]
-    shared.PlaneOrientationSequence = [directions]
-    shared.PixelMeasuresSequence = [measures]
+def _plane(of: Subject) -> _Plane | None:
+    """Where the frames lie: our plane, the source's, or None where the source image alone tells."""
+    if of.form == OWN_FRAME:
+        assert of.view.spacing_mm is not None
+        spacing = [format_number_as_ds(value) for value in of.view.spacing_mm]
+        own = uids.frame_of_reference_uid(of.reading, of.view.view)
+        return _Plane(own, "", [0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0], spacing, _NOMINAL_THICKNESS)
+    if not _has_plane(of.source):
+        return None
+    position, orientation, spacing = (deepcopy(of.source[keyword].value) for keyword in _PLANE_KEYWORDS[1:])
+    return _Plane(
+        of.source.FrameOfReferenceUID,
+        of.source.get("PositionReferenceIndicator", ""),
+        position,
+        orientation,
+        spacing,
+        of.source.get("SliceThickness") or _NOMINAL_THICKNESS,
+    )
