@@ -227,7 +227,7 @@ def _placed(
     spacing_mm: tuple[float, float] | None,
 ) -> tuple[Finding, ...]:
     """The findings of one view with their places; the breast is sought only where there are any."""
-    landmarks = find_landmarks(prepared) if findings else None
+    landmarks = find_landmarks(prepared, findings[0].view, orientation, spacing_mm) if findings else None
     return tuple(
         replace(finding, place=place(finding.centre, finding.view, landmarks, orientation, spacing_mm))
         for finding in findings

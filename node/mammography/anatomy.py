@@ -8,13 +8,16 @@ posterior nipple line. Coordinates are continuous stored pixels, (x, y) = (colum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.multival import MultiValue
+from scipy import ndimage
 
 from node.mammography.findings import Correspondence, Depth, Finding, Place, Sector
+from node.mammography.pectoral import find_pectoral_edge
 from node.mammography.pixels import Placement, PreparedView
 from node.mammography.regions import MASK_STEP, breast_core
 from node.mammography.views import Laterality, View, ViewPosition
@@ -27,6 +30,8 @@ CHEST_WALL_SHARE = 0.1
 """The chest wall's edge is the outermost column that shows this share of the breast's height."""
 TIP_SHARE = 0.02
 """The nipple's height is the middle of what reaches this near, as a share of the depth, to the most anterior point."""
+SMOOTH_ROWS = 9
+"""Rows of the outline over which its reach is smoothed."""
 MAGNIFICATION = "EstimatedRadiographicMagnificationFactor"
 FACTORS = (1.0, 3.0)
 """Magnification factors that are believed."""
@@ -34,6 +39,8 @@ SPACING_MM = (0.005, 2.0)
 """Spacings that are believed."""
 
 Point = tuple[float, float]
+Vector = NDArray[np.float64]
+Cell = TypeVar("Cell", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +48,46 @@ class Landmarks:
     """The posterior nipple line of one view, in stored pixels.
 
     `nipple`: the most anterior point of the breast's outline. `posterior`: where the line from the nipple along the
-    depth axis meets the chest wall's edge.
+    depth axis meets the pectoral muscle's edge or the chest wall's edge of the breast. `pectoral_edge`: from the head's
+    end to the chest wall; None where it was not sought (CC) or not found.
     """
 
     nipple: Point
     posterior: Point
+    pectoral_edge: tuple[Point, Point] | None
 
 
-def find_landmarks(prepared: PreparedView) -> Landmarks | None:
-    """Nipple and chest wall of a prepared view, None where the breast does not stand out of its background."""
+def find_landmarks(
+    prepared: PreparedView,
+    view: View,
+    orientation: Sequence[str] = (),
+    spacing_mm: tuple[float, float] | None = None,
+) -> Landmarks | None:
+    """The posterior nipple line of a prepared view, None where the breast does not stand out of its background.
+
+    CC: at right angles to the chest wall's edge, from the most anterior point to that edge. MLO: at right angles to the
+    pectoral muscle's edge, from the point farthest from it, to the muscle or to the chest wall's edge, whichever comes
+    first (Bassett, Hirbawi, DeBruhl and Hayes 1993); where no muscle is found, as in CC. `orientation` and `spacing_mm`
+    as in `place`: an MLO that says that it was stored head down is searched so, and angles are right where pixels are
+    not square.
+    """
     core = breast_core(prepared.pixels)
     if core is None:
         return None
-    wall_is_left = (prepared.chest_wall is Laterality.LEFT) is not prepared.placement.mirrored
-    outline = core if wall_is_left else core[:, ::-1]
-    wall, reach = _chest_wall(outline), _reach(outline)
-    depth = float(reach.max()) - wall
-    if depth <= 0:
+    frame = _Frame.of(prepared, _direction("H", orientation), spacing_mm)
+    outline = frame.upright(core)
+    wall = _chest_wall(outline)
+    tips = frame.metric(np.stack([_reach(outline), np.arange(len(outline)) + 0.5], axis=1)[outline.any(axis=1)])
+    at_wall, at_front = frame.metric(np.array([[wall, 0.0], [outline.shape[1], 0.0]]))
+    edge = _pectoral_edge(prepared.pixels, outline, frame) if view.position is ViewPosition.MLO else None
+    level = np.array([math.copysign(1.0, at_front[0] - at_wall[0]), 0.0])
+    anterior = level if edge is None else _normal(edge, level)
+    nipple = _most_anterior(tips, anterior)
+    depth = _depth(nipple, anterior, float(at_wall[0]), edge)
+    if depth <= 0.0:
         return None
-    tip = np.flatnonzero(reach >= reach.max() - TIP_SHARE * depth)
-    y = (float(tip.min() + tip.max()) / 2 + 0.5) * MASK_STEP
-    nipple, posterior = (_column(x, wall_is_left, core.shape[1]) for x in (float(reach.max()), wall))
-    stored = prepared.placement.to_stored(np.array([[nipple, y], [posterior, y]]))
-    return Landmarks(*(_inside(point, prepared.placement) for point in stored))
+    ends = None if edge is None else (frame.stored(edge[0]), frame.stored(edge[1]))
+    return Landmarks(frame.stored(nipple), frame.stored(nipple - depth * anterior), ends)
 
 
 def place(
@@ -80,7 +104,7 @@ def place(
     """
     if landmarks is None:
         return None
-    unit = np.array([1.0, 1.0] if spacing_mm is None else [spacing_mm[1], spacing_mm[0]])
+    unit = _unit(spacing_mm)
     nipple = np.array(landmarks.nipple)
     line = (np.array(landmarks.posterior) - nipple) * unit
     offset = (np.array(centre) - nipple) * unit
@@ -95,27 +119,96 @@ def place(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """From cells of an outline that is upright (chest wall left, head up) to stored pixels, and these in units of
+    length: millimetres, or pixels where the spacing is unknown.
+    """
+
+    placement: Placement
+    unit: Vector
+    wall_is_left: bool
+    head_is_up: bool
+    cells: tuple[int, int]
+
+    @classmethod
+    def of(cls, prepared: PreparedView, head: Vector | None, spacing_mm: tuple[float, float] | None) -> "_Frame":
+        """`head`: towards the head in the stored image; up where it is unknown, as mammograms are hung."""
+        rows, columns = (math.ceil(side / MASK_STEP) for side in prepared.pixels.shape)
+        return cls(
+            placement=prepared.placement,
+            unit=_unit(spacing_mm),
+            wall_is_left=(prepared.chest_wall is Laterality.LEFT) is not prepared.placement.mirrored,
+            head_is_up=head is None or head[1] <= 0.0,
+            cells=(rows, columns),
+        )
+
+    def upright(self, cells: NDArray[Cell]) -> NDArray[Cell]:
+        """(h, w) with the chest wall on the left and the head up."""
+        turned = cells if self.wall_is_left else cells[:, ::-1]
+        return turned if self.head_is_up else turned[::-1]
+
+    def metric(self, points: Vector) -> Vector:
+        """Points (N, 2) of upright cells to units of length in the stored image."""
+        x, y = points[:, 0], points[:, 1]
+        columns = x if self.wall_is_left else self.cells[1] - x
+        rows = y if self.head_is_up else self.cells[0] - y
+        return self.placement.to_stored(np.stack([columns, rows], axis=1) * MASK_STEP) * self.unit
+
+    def stored(self, point: Vector) -> Point:
+        """Units of length to stored pixels, inside the image: cells may reach beyond it by less than one."""
+        x, y = np.clip(point / self.unit, 0.0, (self.placement.stored_columns, self.placement.stored_rows))
+        return float(x), float(y)
+
+
+def _unit(spacing_mm: tuple[float, float] | None) -> Vector:
+    """Length of a stored pixel along x and y."""
+    return np.array([1.0, 1.0] if spacing_mm is None else [spacing_mm[1], spacing_mm[0]])
+
+
 def _chest_wall(outline: NDArray[np.bool_]) -> float:
-    """Column, in cells of the outline, at which the breast begins; its chest wall is on the left."""
+    """Column at which the breast begins."""
     heights = outline.sum(axis=0)
     return float(np.argmax(heights >= CHEST_WALL_SHARE * outline.any(axis=1).sum()))
 
 
-def _reach(outline: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """By row, in cells of the outline, the column at which the breast ends; 0 where there is none."""
+def _reach(outline: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """By row, the column at which the breast ends; what sticks out over less than half of SMOOTH_ROWS is no breast."""
     columns = outline.shape[1] - np.argmax(outline[:, ::-1], axis=1)
-    return np.where(outline.any(axis=1), columns, 0)
+    reach = np.where(outline.any(axis=1), columns, 0)
+    return np.asarray(ndimage.median_filter(reach, SMOOTH_ROWS, mode="nearest"), dtype=np.float64)
 
 
-def _column(cells: float, wall_is_left: bool, width: int) -> float:
-    """From cells of the outline, counted from the chest wall's side, to model pixels."""
-    return (cells if wall_is_left else width - cells) * MASK_STEP
+def _pectoral_edge(pixels: NDArray[np.float32], outline: NDArray[np.bool_], frame: _Frame) -> Vector | None:
+    """Its ends (2, 2) in units of length."""
+    found = find_pectoral_edge(frame.upright(pixels[::MASK_STEP, ::MASK_STEP]), outline)
+    return None if found is None else frame.metric(np.array([found.top, found.bottom]))
 
 
-def _inside(point: NDArray[np.float64], placement: Placement) -> Point:
-    """Whole steps of the outline may reach beyond the image by less than a step."""
-    x, y = np.clip(point, 0.0, (placement.stored_columns, placement.stored_rows))
-    return float(x), float(y)
+def _normal(edge: Vector, level: Vector) -> Vector:
+    """The unit vector at right angles to the edge, on the side that `level` points to."""
+    along = edge[1] - edge[0]
+    normal = np.array([-along[1], along[0]]) / np.hypot(*along)
+    return np.asarray(normal if float(normal @ level) > 0.0 else -normal)
+
+
+def _most_anterior(tips: Vector, anterior: Vector) -> Vector:
+    """Of the outline (N, 2), the middle of the run that comes near to the farthest point."""
+    forward, sideways = tips @ anterior, tips @ np.array([-anterior[1], anterior[0]])
+    near = forward >= forward.max() - TIP_SHARE * (forward.max() - forward.min())
+    runs, _ = ndimage.label(near)
+    run = sideways[runs == runs[int(forward.argmax())]]
+    middle = float(run.min() + run.max()) / 2
+    return np.asarray(forward.max() * anterior + middle * np.array([-anterior[1], anterior[0]]))
+
+
+def _depth(nipple: Vector, anterior: Vector, wall_x: float, edge: Vector | None) -> float:
+    """From the nipple to the muscle's edge, where the line meets it before the chest wall, else to the chest wall."""
+    to_wall = float((nipple[0] - wall_x) / anterior[0])
+    if edge is None:
+        return to_wall
+    to_edge = float((nipple - edge[0]) @ anterior)
+    return min(to_wall, to_edge) if to_edge > 0.0 else to_wall
 
 
 _TOWARDS = {
@@ -128,9 +221,7 @@ _TOWARDS = {
 _OPPOSITE = {"A": "P", "P": "A", "R": "L", "L": "R", "H": "F", "F": "H"}
 
 
-def _sector(
-    aside: NDArray[np.float64], depth: float, view: View, line: NDArray[np.float64], orientation: Sequence[str]
-) -> Sector | None:
+def _sector(aside: Vector, depth: float, view: View, line: Vector, orientation: Sequence[str]) -> Sector | None:
     """The sector of a finding that lies `aside` of the nipple line; None where the orientation cannot be trusted.
 
     It is not where it says that the chest wall is on another edge than it was found.
@@ -148,7 +239,7 @@ def _sector(
     return sector if float(aside @ towards) > 0.0 else other
 
 
-def _direction(letter: str, orientation: Sequence[str]) -> NDArray[np.float64] | None:
+def _direction(letter: str, orientation: Sequence[str]) -> Vector | None:
     """The image axis, as a vector (x, y), along which a patient direction runs (PS3.3 C.7.6.1.1.1); None: unknown.
 
     The first letter of an axis is its main direction; later ones count only where no main direction fits.
