@@ -13,7 +13,6 @@ SUSPICION_INDEX = Code("246262008", "SCT", "Score")
 SUSPICION_INDEX_WORDS = "Suspicion index, not calibrated on patients"
 """Equivalent Meaning of Concept Name that a NUM called SUSPICION_INDEX carries."""
 EQUIVALENT_MEANING = Code("121050", "DCM", "Equivalent Meaning of Concept Name")
-REGION_MARKED = Code("REGION_MARKED", PRIVATE_SCHEME, "Region marked at the operating point")
 REGIONS_MARKED = Code("246206008", "SCT", "Number of lesions")
 REGIONS_MARKED_WORDS = "Number of regions marked at the operating point"
 LOOKED_FOR = Code("111022", "DCM", "Detection Performed")
@@ -55,6 +54,7 @@ ILLUSTRATION_OF_ROI = Code("121200", "DCM", "Illustration of ROI")
 SOURCE = Code("260753009", "SCT", "Source")
 OF_INTEREST = Code("113000", "DCM", "Of Interest")
 REJECTED_FOR_QUALITY = Code("113001", "DCM", "Rejected for Quality Reasons")
+TITLE_MODIFIER = Code("113011", "DCM", "Document Title Modifier")
 KEY_OBJECT_DESCRIPTION = Code("113012", "DCM", "Key Object Description")
 MILLIMETRE = Code("mm", "UCUM", "mm")
 SEGMENTATION = Code("113076", "DCM", "Segmentation")

@@ -4,7 +4,7 @@ Objects of one kind and one form are made once, however many destinations get th
 report to segmentations, the key objects to everything) is made after them and names only those that may leave.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydicom import Dataset
@@ -15,6 +15,7 @@ from node.mammography.views import View
 from node.results import (
     cad_report,
     heatmap_segmentation,
+    key_objects,
     labelmap,
     presentation_state,
     secondary_capture,
@@ -83,6 +84,17 @@ WITHOUT_A_READING = frozenset({ResultKind.CAD_REPORT, ResultKind.STRUCTURED_REPO
 """What an exam that was not read gives where the destination wants it explained."""
 
 
+SEGMENTATIONS = frozenset({ResultKind.SEGMENTATION, ResultKind.LABELMAP, ResultKind.HEATMAP})
+"""What the report refers to."""
+
+NEVER_WITHDRAWN = frozenset({ResultKind.REJECTION, ResultKind.MESSAGE})
+"""What no rejection note names: a note, and what is no DICOM object."""
+
+
+def _leaving(made: Iterable[EncodedResult]) -> list[EncodedResult]:
+    return [result for result in made if not result.problem]
+
+
 class Rendering:
     """The objects of one reading. `gate` is asked once for each object."""
 
@@ -99,14 +111,14 @@ class Rendering:
     def shipments(self, destination: Destination) -> tuple[Shipment, ...]:
         """What one destination gets, in the order of sending."""
         kinds = self._kinds(destination)
-        labelled = self._leaving(ResultKind.LABELMAP, destination) if ResultKind.LABELMAP in kinds else ()
-        if not labelled:
-            return tuple(Shipment(result) for result in self._set(kinds - {ResultKind.LABELMAP}, destination))
+        if ResultKind.LABELMAP not in kinds:
+            return tuple(Shipment(result) for result in self._set(kinds, destination))
+        with_regions = kinds - {ResultKind.LABELMAP} | {ResultKind.SEGMENTATION}
+        without = {id(result): result for result in self._set(with_regions, destination)}
+        labels = self._of_kind(ResultKind.LABELMAP, destination)
+        if not _leaving(labels):
+            return tuple(Shipment(result) for result in (*labels, *without.values()))
         with_labels = {id(result): result for result in self._set(kinds, destination)}
-        without = {
-            id(result): result
-            for result in self._set(kinds - {ResultKind.LABELMAP} | {ResultKind.SEGMENTATION}, destination)
-        }
         return (
             *(Shipment(result) for key, result in with_labels.items() if key in without),
             *(
@@ -128,16 +140,54 @@ class Rendering:
         return kinds & WITHOUT_A_READING if destination.wants_unread else frozenset()
 
     def _set(self, kinds: frozenset[ResultKind], destination: Destination) -> list[EncodedResult]:
-        """One consistent set of objects: the report and the key objects refer to nothing outside it."""
+        """One consistent set of objects: the report and the key objects refer to nothing outside it.
+
+        Objects that must not leave stand in it too, for whoever tells of them; no other object names them.
+        """
         made = [result for kind in ENCODERS if kind in kinds for result in self._of_kind(kind, destination)]
         if ResultKind.STRUCTURED_REPORT in kinds:
-            made += self._once(
-                ResultKind.STRUCTURED_REPORT, "", lambda: (structured_report.encode(self._reading, self._sources),)
-            )
+            made += self._report([result for result in _leaving(made) if result.kind in SEGMENTATIONS])
+        named = [result for result in _leaving(made) if result.kind is not ResultKind.MESSAGE]
+        if ResultKind.KEY_OBJECTS in kinds and named:
+            made += self._key_objects(named)
+        if destination.retract and named:
+            made += self._rejection(destination)
         return made
 
-    def _leaving(self, kind: ResultKind, destination: Destination) -> list[EncodedResult]:
-        return [result for result in self._of_kind(kind, destination) if not result.problem]
+    def _report(self, segmentations: Sequence[EncodedResult]) -> tuple[EncodedResult, ...]:
+        return self._once(
+            ResultKind.STRUCTURED_REPORT,
+            structured_report.form(segmentations),
+            lambda: (structured_report.encode(self._reading, self._sources, segmentations),),
+        )
+
+    def _key_objects(self, named: Sequence[EncodedResult]) -> tuple[EncodedResult, ...]:
+        return self._once(
+            ResultKind.KEY_OBJECTS,
+            key_objects.form(named),
+            lambda: (key_objects.encode(self._reading, self._sources, named),),
+        )
+
+    def _rejection(self, destination: Destination) -> tuple[EncodedResult, ...]:
+        """The note that withdraws what this destination got of the reading before.
+
+        Only an exam that was read replaces one that was: where the later reading failed, the earlier marks stay.
+        """
+        before = self._reading.predecessor
+        if before is None or self._reading.outcome is not Outcome.READ:
+            return ()
+        withdrawn = [
+            document
+            for document in before.documents
+            if destination.name in document.destinations and document.kind not in NEVER_WITHDRAWN
+        ]
+        if not withdrawn:
+            return ()
+        return self._once(
+            ResultKind.REJECTION,
+            key_objects.form(withdrawn),
+            lambda: (key_objects.reject(self._reading, self._sources, withdrawn),),
+        )
 
     def _of_kind(self, kind: ResultKind, destination: Destination) -> tuple[EncodedResult, ...]:
         encoder = ENCODERS[kind]

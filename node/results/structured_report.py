@@ -36,9 +36,8 @@ def encode(
     `segmentations` are those that the report's destination gets: all are evidence, and the groups refer to their
     segments (report_segments). They are part of the report's form, and so of its UID.
     """
-    form = uids.form_of(sorted(made.sop_instance_uid for made in segmentations)) if segmentations else ""
-    kind = ResultKind.STRUCTURED_REPORT
-    dataset = new_document(reading, sources, kind, Comprehensive3DSRStorage, SERIES_DESCRIPTION, form=form)
+    kind, made_form = ResultKind.STRUCTURED_REPORT, form(segmentations)
+    dataset = new_document(reading, sources, kind, Comprehensive3DSRStorage, SERIES_DESCRIPTION, form=made_form)
     dataset.pop("CodingSchemeIdentificationSequence", None)
     dataset.Modality = "SR"
     dataset.ReferencedPerformedProcedureStepSequence = []
@@ -48,11 +47,16 @@ def encode(
     dataset.PreliminaryFlag = "PRELIMINARY"
     images = [*images_known(reading, sources), *map(evidence.instance, segmentations)]
     dataset.CurrentRequestedProcedureEvidenceSequence = [evidence.study_item(reading.study_instance_uid, images)]
-    replaced = evidence.predecessors(reading, kind, form)
+    replaced = evidence.predecessors(reading, kind, made_form)
     if replaced:
         dataset.PredecessorDocumentsSequence = replaced
     dataset.update(_content(reading, sources, segments_of(segmentations)))
-    return to_result(dataset, kind, form)
+    return to_result(dataset, kind, made_form)
+
+
+def form(segmentations: Sequence[EncodedResult]) -> str:
+    """The report's form: the segmentations that it refers to; "" without."""
+    return uids.form_of(sorted(made.sop_instance_uid for made in segmentations)) if segmentations else ""
 
 
 def _procedures(source: Dataset) -> list[Dataset]:
