@@ -51,7 +51,7 @@ def _voi(source: Dataset) -> Dataset | None:
     tables = source.get("VOILUTSequence")
     item = Dataset()
     if tables:
-        item.VOILUTSequence = [_table(tables[0])]
+        item.VOILUTSequence = [_sixteen_bits(_table(tables[0]))]
         return item
     item.WindowCenter = _decimal(source.WindowCenter)
     item.WindowWidth = _decimal(source.WindowWidth)
@@ -72,6 +72,18 @@ def _table(source: Dataset) -> Dataset:
     if source.get("LUTExplanation"):
         item.LUTExplanation = str(source.LUTExplanation)
     return item
+
+
+def _sixteen_bits(table: Dataset) -> Dataset:
+    """A VOI table of 9 to 15 bits in 16: a presentation state has entries of 8 or 16 bits, scaled to their own range."""
+    entries, first, bits = table.LUTDescriptor
+    if bits in (8, 16):
+        return table
+    data = np.frombuffer(table.LUTData, "<u2").astype(np.int64)
+    white = (1 << max(int(bits), int(data.max()).bit_length())) - 1
+    table.LUTDescriptor = [entries, first, 16]
+    table.LUTData = ((data * 0xFFFF + white // 2) // white).astype("<u2").tobytes()
+    return table
 
 
 def _words(numbers: tuple[int, int, int], signed: bool) -> list[int]:

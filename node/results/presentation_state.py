@@ -60,7 +60,8 @@ def _encode_view(reading: Reading, view: ViewReading, sources: Mapping[View, Dat
     dataset.Modality = "PR"
     _make_series_of_one_side(dataset, reading, view.view.laterality)
     dataset.PresentationCreationDate, dataset.PresentationCreationTime = dataset.ContentDate, dataset.ContentTime
-    del dataset.ContentDate, dataset.ContentTime, dataset.CodingSchemeIdentificationSequence
+    del dataset.ContentDate, dataset.ContentTime
+    dataset.pop("CodingSchemeIdentificationSequence", None)
     dataset.ContentLabel = f"AI_{view.view.name}"
     dataset.ContentDescription = DISCLAIMER
     dataset.ContentCreatorName = "mammoclip^node"

@@ -43,8 +43,7 @@ def encode(reading: Reading, sources: Mapping[View, Dataset]) -> EncodedResult:
 
 def describe_capture(dataset: Dataset, reading: Reading, images: Sequence[Dataset]) -> None:
     """SC Equipment, SC Image, and the General Image of what was drawn from `images`."""
-    # No private code stands in a picture.
-    del dataset.CodingSchemeIdentificationSequence
+    dataset.pop("CodingSchemeIdentificationSequence", None)
     dataset.Modality = "OT"
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
