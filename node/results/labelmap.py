@@ -65,7 +65,7 @@ def _encode_view(of: Subject, sources: Mapping[View, Dataset]) -> EncodedResult:
 
 
 def label_map(findings: Sequence[Finding], rows: int, columns: int) -> NDArray[np.uint8]:
-    """The number of the finding, counted from 1, that each pixel (rows, columns) belongs to, 0 where none."""
+    """The number of the finding, from 1 to at most 255, that each pixel (rows, columns) belongs to, 0 where none."""
     labels = np.zeros((rows, columns), dtype=np.uint8)
     masks = [region_mask(finding, rows, columns) for finding in findings]
     weakest_first = sorted(range(len(findings)), key=lambda index: (findings[index].probability, -index))

@@ -86,10 +86,10 @@ def subject(
 def new_segmentation(of: Subject, sources: Mapping[View, Dataset], sop_class_uid: str, words: str) -> Dataset:
     """A segmentation in a series of its own, without segments, frames and pixels. `words` name the kind."""
     view = of.view.view
-    description = f"AI mammography {words} {view.name} (research)"
+    description = f"{view.name} {words}, AI mammography (research)"
     dataset = new_document(of.reading, sources, of.kind, sop_class_uid, description, view, of.form)
     dataset.SeriesInstanceUID = uids.series_uid(of.reading, of.kind, of.form, view)
-    del dataset.CodingSchemeIdentificationSequence  # no private code stands in a segmentation
+    dataset.pop("CodingSchemeIdentificationSequence", None)
     dataset.Modality = "SEG"
     dataset.ImageType = ["DERIVED", "PRIMARY"]
     dataset.Rows, dataset.Columns = of.view.rows, of.view.columns
