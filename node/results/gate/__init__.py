@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 
 import pydicom
-from pydicom import Dataset
 from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 
@@ -16,10 +15,11 @@ from node.results.gate.content import of_coordinates, of_identity, of_own_rules
 from node.results.gate.message import problems as of_message
 from node.results.gate.program import problems as of_program
 from node.results.gate.structure import problems as of_structure
+from node.results.gate.tree import Subject, subject_of
 from node.results.gate.values import problems as of_values
 from node.results.reading import EncodedResult, ResultKind
 
-Check = Callable[[EncodedResult, Dataset], Iterator[str]]
+Check = Callable[[Subject], Iterator[str]]
 
 CHECKS: tuple[Check, ...] = (
     of_identity,
@@ -41,8 +41,8 @@ def problem_of(result: EncodedResult) -> str:
         return _told(list(of_message(result.content)))
     try:
         with disable_value_validation():
-            dataset = pydicom.dcmread(BytesIO(result.content))
-            found = [problem for check in CHECKS for problem in check(result, dataset)]
+            subject = subject_of(result, pydicom.dcmread(BytesIO(result.content)))
+            found = [problem for check in CHECKS for problem in check(subject)]
     except (InvalidDicomError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError) as error:
         return f"cannot be parsed: {type(error).__name__}"
     return _told(found or list(of_program(result.content)))

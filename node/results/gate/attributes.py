@@ -14,7 +14,7 @@ from importlib.resources import files
 from pydicom import Dataset
 
 from node.results.document import COPIED
-from node.results.reading import EncodedResult
+from node.results.gate.tree import Subject
 
 _TABLES = files("highdicom") / "_standard"
 _BY_VALUE_TYPE = frozenset({"sr-document-content"})
@@ -32,14 +32,14 @@ class Attribute:
     items: dict[str, "Attribute"] = field(default_factory=dict)
 
 
-def problems(result: EncodedResult, dataset: Dataset) -> Iterator[str]:
+def problems(subject: Subject) -> Iterator[str]:
     """What is missing or empty."""
-    required = _required().get(_iod_of(result.sop_class_uid))
+    required = _required().get(_iod_of(subject.result.sop_class_uid))
     if required is None:
-        yield f"no table of required attributes for SOP class {result.sop_class_uid}"
+        yield f"no table of required attributes for SOP class {subject.result.sop_class_uid}"
         return
     for module in required:
-        yield from _missing(dataset, module, "")
+        yield from _missing(subject.dataset, module, "")
 
 
 def _missing(dataset: Dataset, attributes: Mapping[str, Attribute], path: str) -> Iterator[str]:

@@ -6,9 +6,9 @@ from pydicom import Dataset
 from pydicom.encaps import generate_frames
 
 from node.results.document import SERIES_NUMBERS
-from node.results.gate.tree import Item, read_tree
+from node.results.gate.tree import Item, Subject
 from node.results.ours import is_ours
-from node.results.reading import EncodedResult, ResultKind
+from node.results.reading import ResultKind
 
 _SLACK_PX = 1.0
 """A mark may end this far outside its image: nothing more than rounding."""
@@ -17,9 +17,9 @@ _EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenc
 _ROWS, _COLUMNS = "110910", "110911"
 
 
-def of_identity(result: EncodedResult, dataset: Dataset) -> Iterator[str]:
+def of_identity(subject: Subject) -> Iterator[str]:
     """The data set, its file meta information and what the node knows of it name the same object."""
-    meta = dataset.file_meta
+    result, dataset, meta = subject.result, subject.dataset, subject.dataset.file_meta
     for name, stands, wanted in (
         ("SOPClassUID", dataset.get("SOPClassUID"), result.sop_class_uid),
         ("SOPInstanceUID", dataset.get("SOPInstanceUID"), result.sop_instance_uid),
@@ -32,8 +32,9 @@ def of_identity(result: EncodedResult, dataset: Dataset) -> Iterator[str]:
             yield f"{name} is not {wanted or 'told'}"
 
 
-def of_own_rules(result: EncodedResult, dataset: Dataset) -> Iterator[str]:
+def of_own_rules(subject: Subject) -> Iterator[str]:
     """Research only, ours, in a series of its own, without the patient in the pixels, derived, with its evidence."""
+    result, dataset = subject.result, subject.dataset
     if dataset.get("ContentQualification") != "RESEARCH":
         yield "ContentQualification is not RESEARCH"
     if not is_ours(dataset):
@@ -46,7 +47,8 @@ def of_own_rules(result: EncodedResult, dataset: Dataset) -> Iterator[str]:
         if list(dataset.get("ImageType") or ())[:1] != ["DERIVED"]:
             yield "ImageType is not DERIVED"
         yield from _of_pixels(dataset)
-    yield from _of_evidence(dataset)
+    if subject.root is not None:
+        yield from _of_evidence(dataset, subject.root)
 
 
 def _of_pixels(dataset: Dataset) -> Iterator[str]:
@@ -63,10 +65,8 @@ def _of_pixels(dataset: Dataset) -> Iterator[str]:
         yield f"PixelData has {len(dataset.PixelData)} bytes instead of {length + length % 2}"
 
 
-def _of_evidence(dataset: Dataset) -> Iterator[str]:
+def _of_evidence(dataset: Dataset, root: Item) -> Iterator[str]:
     """Every object that a document's content names stands in its evidence (PS3.3 C.17.2.3), in this study."""
-    if "ValueType" not in dataset:
-        return
     studies = [item for keyword in _EVIDENCE for item in dataset.get(keyword) or ()]
     listed = {
         str(instance.get("ReferencedSOPInstanceUID", ""))
@@ -74,9 +74,7 @@ def _of_evidence(dataset: Dataset) -> Iterator[str]:
         for series in study.get("ReferencedSeriesSequence") or ()
         for instance in series.get("ReferencedSOPSequence") or ()
     }
-    for missing in dict.fromkeys(
-        uid for item in read_tree(dataset).walk() for uid in _named(item) if uid not in listed
-    ):
+    for missing in dict.fromkeys(uid for item in root.walk() for uid in _named(item) if uid not in listed):
         yield f"{missing} is named in the content and not in the evidence"
     for study in studies:
         if study.get("StudyInstanceUID") != dataset.get("StudyInstanceUID"):
@@ -88,12 +86,12 @@ def _named(item: Item) -> list[str]:
     return [str(reference.get("ReferencedSOPInstanceUID", "")) for reference in references]
 
 
-def of_coordinates(result: EncodedResult, dataset: Dataset) -> Iterator[str]:
+def of_coordinates(subject: Subject) -> Iterator[str]:
     """Marks lie inside the image that they stand on, where the object tells its size."""
-    if "ValueType" in dataset:
-        yield from _of_report(read_tree(dataset))
-    if "GraphicAnnotationSequence" in dataset:
-        yield from _of_presentation(dataset)
+    if subject.root is not None:
+        yield from _of_report(subject.root)
+    if "GraphicAnnotationSequence" in subject.dataset:
+        yield from _of_presentation(subject.dataset)
 
 
 def _of_report(root: Item) -> Iterator[str]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from node.results.gate import cad_templates, report_templates
@@ -19,8 +18,7 @@ from node.results.gate.relationships import (
     Relation,
 )
 from node.results.gate.rows import Conditions, Row, Template
-from node.results.gate.tree import Item, by_position, code_of, read_tree
-from node.results.reading import EncodedResult
+from node.results.gate.tree import Item, Subject, by_position, code_of
 
 Templates = Mapping[str, Template]
 ROOTS: dict[str, tuple[str, Templates, Conditions]] = {
@@ -30,17 +28,17 @@ ROOTS: dict[str, tuple[str, Templates, Conditions]] = {
 }
 
 
-def problems(result: EncodedResult, dataset: Dataset) -> Iterator[str]:
+def problems(subject: Subject) -> Iterator[str]:
     """What is wrong with the tree; nothing for an object that has none."""
-    if result.sop_class_uid not in ROOTS:
+    root, sop_class_uid = subject.root, subject.result.sop_class_uid
+    if sop_class_uid not in ROOTS or root is None:
         return
-    name, templates, conditions = ROOTS[result.sop_class_uid]
-    root = read_tree(dataset)
-    stated = [str(item.get("TemplateIdentifier", "")) for item in dataset.get("ContentTemplateSequence") or ()]
+    name, templates, conditions = ROOTS[sop_class_uid]
+    stated = [str(item.get("TemplateIdentifier", "")) for item in subject.dataset.get("ContentTemplateSequence") or ()]
     if stated != [name.removeprefix("TID ")]:
         yield f"ContentTemplateSequence does not state {name}"
     positions = by_position(root)
-    yield from _of_items(root, RELATIONS[result.sop_class_uid], positions)
+    yield from _of_items(root, RELATIONS[sop_class_uid], positions)
     yield from _Checker(templates, conditions, positions).level([root], _root(name), root, templates[name])
 
 

@@ -1,11 +1,15 @@
 """The content tree of an SR document (PS3.3 C.17.3) as plain values, for the checks that walk it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydicom import Dataset
 
+from node.results.reading import EncodedResult
+
 NO_CODE = ("", "")
+CODE_VALUES = ("CodeValue", "LongCodeValue", "URNCodeValue")
+"""One of them holds the value of a code (PS3.3 8.1)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +41,20 @@ class Item:
             yield from child.walk()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """One object under examination; `root` where it has a content tree."""
+
+    result: EncodedResult
+    dataset: Dataset
+    root: Item | None
+
+
+def subject_of(result: EncodedResult, dataset: Dataset) -> Subject:
+    """The object with its tree, read once for all checks."""
+    return Subject(result, dataset, read_tree(dataset) if "ValueType" in dataset else None)
+
+
 def read_tree(dataset: Dataset) -> Item:
     """The tree from its root."""
     return _read(dataset, (1,))
@@ -48,35 +66,33 @@ def by_position(root: Item) -> dict[tuple[int, ...], Item]:
 
 
 def _read(dataset: Dataset, position: tuple[int, ...]) -> Item:
+    values = {element.keyword: element.value for element in dataset}
+    children = enumerate(values.get("ContentSequence") or (), start=1)
     return Item(
         position=position,
-        relationship=str(dataset.get("RelationshipType", "")),
-        value_type=str(dataset.get("ValueType", "")),
-        name=_code(dataset, "ConceptNameCodeSequence"),
-        value=_code(dataset, "ConceptCodeSequence"),
-        children=tuple(
-            _read(child, (*position, number))
-            for number, child in enumerate(dataset.get("ContentSequence") or (), start=1)
-        ),
-        target=_numbers(dataset),
+        relationship=str(values.get("RelationshipType") or ""),
+        value_type=str(values.get("ValueType") or ""),
+        name=_first_code(values.get("ConceptNameCodeSequence")),
+        value=_first_code(values.get("ConceptCodeSequence")),
+        children=tuple(_read(child, (*position, number)) for number, child in children),
+        target=_numbers(values.get("ReferencedContentItemIdentifier")),
         dataset=dataset,
     )
 
 
-def _numbers(dataset: Dataset) -> tuple[int, ...]:
+def _numbers(value: int | Iterable[int] | None) -> tuple[int, ...]:
     """Referenced Content Item Identifier, () where there is none."""
-    if "ReferencedContentItemIdentifier" not in dataset:
+    if value is None:
         return ()
-    element = dataset["ReferencedContentItemIdentifier"]
-    return tuple(map(int, element.value if element.VM > 1 else [element.value]))
+    return (value,) if isinstance(value, int) else tuple(map(int, value))
 
 
-def _code(dataset: Dataset, keyword: str) -> tuple[str, str]:
-    items = dataset.get(keyword)
+def _first_code(items: Sequence[Dataset] | None) -> tuple[str, str]:
     return code_of(items[0]) if items else NO_CODE
 
 
 def code_of(item: Dataset) -> tuple[str, str]:
     """Code Value (or its long forms) and Coding Scheme Designator of an item of a Code Sequence."""
-    value = item.get("CodeValue") or item.get("LongCodeValue") or item.get("URNCodeValue") or ""
-    return str(value), str(item.get("CodingSchemeDesignator", ""))
+    values = {element.keyword: element.value for element in item}
+    value = next((str(values[keyword]) for keyword in CODE_VALUES if values.get(keyword)), "")
+    return value, str(values.get("CodingSchemeDesignator") or "")

@@ -9,18 +9,18 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.valuerep import validate_value
 
 from node.results.document import COPIED
-from node.results.reading import EncodedResult
+from node.results.gate.tree import CODE_VALUES, Subject
 
 _TEXT = frozenset(
     {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 )
 _FLOATS = frozenset({"FD", "FL", "OF", "OD"})
 _OF_THE_CHARACTER_SET = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-_CODE_VALUES = ("CodeValue", "LongCodeValue", "URNCodeValue")
 
 
-def problems(result: EncodedResult, dataset: Dataset) -> Iterator[str]:
+def problems(subject: Subject) -> Iterator[str]:
     """What breaks its representation; what was copied from the source is the PACS's own and stays as it is."""
+    dataset = subject.dataset
     yield from _of_file_meta(dataset)
     has_characters = bool(dataset.get("SpecificCharacterSet"))
     for element in dataset:
@@ -49,18 +49,20 @@ def _of_element(element: DataElement, path: str, has_characters: bool) -> Iterat
 
 
 def _of_item(sequence: DataElement, item: Dataset, path: str, has_characters: bool) -> Iterator[str]:
+    elements = list(item)
     if sequence.keyword.endswith("CodeSequence"):
-        yield from _of_code(item, path)
-    for element in item:
+        yield from _of_code({element.keyword for element in elements if not element.is_empty}, path)
+    for element in elements:
         yield from _of_element(element, f"{path}.", has_characters)
 
 
-def _of_code(item: Dataset, path: str) -> Iterator[str]:
-    if sum(bool(item.get(keyword)) for keyword in _CODE_VALUES) != 1:
+def _of_code(filled: set[str], path: str) -> Iterator[str]:
+    """`filled`: the keywords that have a value (PS3.3 8.1, 8.2, 8.3)."""
+    if len(filled.intersection(CODE_VALUES)) != 1:
         yield f"{path} has no code value, or several"
-    if not item.get("CodingSchemeDesignator") and not item.get("URNCodeValue"):
+    if not filled & {"CodingSchemeDesignator", "URNCodeValue"}:
         yield f"{path} has no coding scheme"
-    if not item.get("CodeMeaning"):
+    if "CodeMeaning" not in filled:
         yield f"{path} has no code meaning"
 
 
