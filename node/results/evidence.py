@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pydicom import Dataset
 
 from node.results.document import series_references
-from node.results.reading import DocumentReference, EncodedResult, Reading, ResultKind
+from node.results.reading import DocumentReference, EncodedResult, InstanceReference, Reading, ResultKind
 
 
 def study_item(study_instance_uid: str, instances: Iterable[Dataset]) -> Dataset:
@@ -16,8 +16,8 @@ def study_item(study_instance_uid: str, instances: Iterable[Dataset]) -> Dataset
     return item
 
 
-def instance(made: EncodedResult | DocumentReference) -> Dataset:
-    """The UIDs of one of our own objects, as `study_item` takes them."""
+def instance(made: EncodedResult | DocumentReference | InstanceReference) -> Dataset:
+    """The UIDs of one object, as `study_item` takes them."""
     dataset = Dataset()
     dataset.SeriesInstanceUID = made.series_instance_uid
     dataset.SOPClassUID = made.sop_class_uid

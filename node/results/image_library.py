@@ -1,5 +1,6 @@
 """Image Library of a report (TID 1600 to 1603): the images read and those not assessed, with side, view and size."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import highdicom as hd
@@ -7,27 +8,47 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes as standard
 
 from node.mammography.findings import Code
+from node.mammography.views import STANDARD_VIEWS, View
 from node.results import codes
-from node.results.reading import UnreadView, ViewReading
+from node.results.document import source_of
+from node.results.reading import InstanceReference, Reading, UnreadView, ViewReading
 
 _ACQUISITION = hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
 _CONTAINS = hd.sr.RelationshipTypeValues.CONTAINS
 
 
-def image_library(images: list[tuple[ViewReading | UnreadView, Dataset]]) -> Any:
-    """The library's container, one group of all images."""
+def image_library(reading: Reading, sources: Mapping[View, Dataset]) -> Any:
+    """The library's container, one group of all images in the order of STANDARD_VIEWS.
+
+    The For Processing image that was read in place of the one displayed follows it, where its series is known: rows,
+    columns and orientation are the same.
+    """
+    views: list[ViewReading | UnreadView] = [*reading.views, *reading.unread]
+    entries = []
+    for view in sorted(views, key=lambda view: STANDARD_VIEWS.index(view.view)):
+        source = source_of(view, sources)
+        entries.append(_entry(view.sop_class_uid, view.sop_instance_uid, view, source))
+        twin = twin_of(view)
+        if twin is not None:
+            entries.append(_entry(twin.sop_class_uid, twin.sop_instance_uid, view, source))
     group = hd.sr.ContainerContentItem(name=standard.DCM.ImageLibraryGroup, relationship_type=_CONTAINS)
-    group.ContentSequence = hd.sr.ContentSequence([_entry(view, source) for view, source in images])
+    group.ContentSequence = hd.sr.ContentSequence(entries)
     library = hd.sr.ContainerContentItem(name=standard.DCM.ImageLibrary, relationship_type=_CONTAINS)
     library.ContentSequence = hd.sr.ContentSequence([group])
     return library
 
 
-def _entry(view: ViewReading | UnreadView, source: Dataset) -> Any:
+def twin_of(view: ViewReading | UnreadView) -> InstanceReference | None:
+    """The image that was read in place of the one displayed, where there is one that a report can name."""
+    twin = view.read_from if isinstance(view, ViewReading) else None
+    return twin if twin is not None and twin.series_instance_uid else None
+
+
+def _entry(sop_class_uid: str, sop_instance_uid: str, view: ViewReading | UnreadView, source: Dataset) -> Any:
     item = hd.sr.ImageContentItem(
-        name=hd.sr.CodedConcept("260753009", "SCT", "Source"),
-        referenced_sop_class_uid=view.sop_class_uid,
-        referenced_sop_instance_uid=view.sop_instance_uid,
+        name=_concept(codes.SOURCE),
+        referenced_sop_class_uid=sop_class_uid,
+        referenced_sop_instance_uid=sop_instance_uid,
         relationship_type=_CONTAINS,
     )
     item.ContentSequence = hd.sr.ContentSequence(

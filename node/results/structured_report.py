@@ -15,10 +15,10 @@ from pydicom.uid import Comprehensive3DSRStorage
 
 from node.mammography.views import View
 from node.results import codes, evidence, uids
-from node.results.document import images_known, new_document, source_of, to_result
-from node.results.image_library import image_library
+from node.results.document import images_known, new_document, to_result
+from node.results.image_library import image_library, twin_of
 from node.results.ours import MANUFACTURER
-from node.results.reading import EncodedResult, Reading, ResultKind, UnreadView, ViewReading
+from node.results.reading import EncodedResult, Reading, ResultKind
 from node.results.report_findings import finding_groups, lesion_groups
 from node.results.report_groups import density_groups, exam_groups, quality_groups, search_groups
 from node.results.report_items import concept
@@ -45,7 +45,9 @@ def encode(
     dataset.CompletionFlag = "COMPLETE"
     dataset.VerificationFlag = "UNVERIFIED"
     dataset.PreliminaryFlag = "PRELIMINARY"
-    images = [*images_known(reading, sources), *map(evidence.instance, segmentations)]
+    twins = [twin for twin in map(twin_of, reading.views) if twin is not None]
+    images = images_known(reading, sources)
+    images += [*map(evidence.instance, twins), *map(evidence.instance, segmentations)]
     dataset.CurrentRequestedProcedureEvidenceSequence = [evidence.study_item(reading.study_instance_uid, images)]
     replaced = evidence.predecessors(reading, kind, made_form)
     if replaced:
@@ -91,8 +93,7 @@ def _content(reading: Reading, sources: Mapping[View, Dataset], segments: Segmen
     )
     root: Dataset = report[0]
     measurements = root.ContentSequence.pop()
-    views: list[ViewReading | UnreadView] = [*reading.views, *reading.unread]
-    root.ContentSequence.append(image_library([(view, source_of(view, sources)) for view in views]))
+    root.ContentSequence.append(image_library(reading, sources))
     root.ContentSequence.append(measurements)
     root.ContentSequence.append(evaluations(reading, sources))
     return root
