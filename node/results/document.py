@@ -117,6 +117,13 @@ def _described(words: str, reading: Reading, source: Dataset) -> str:
     return f"{later}; {words}"[:64].rstrip() if later else words
 
 
+def patient_and_study(source: Dataset) -> Dataset:
+    """Patient and study attributes of `source` as results have them: what breaks its VR is empty or left out."""
+    dataset = Dataset()
+    _copy_patient_and_study(dataset, source)
+    return dataset
+
+
 def _copy_patient_and_study(dataset: Dataset, source: Dataset) -> None:
     """As the source has them, text as it stands: it is what the PACS knows. A date, time or number that is none is
     unknown: empty where the type asks for the element, left out elsewhere.
