@@ -1,16 +1,18 @@
 """A reading's results to one destination, by C-STORE or STOW-RS; what became of each object, sorted.
 
-Three things can become of an object: it stands in the destination; the destination refused it for good; or it may be
-tried again. PS3.4 table B.2-1 and PS3.7 annex C sort the statuses of C-STORE, and Failure Reason of STOW-RS uses them.
+Four things can become of an object: it stands in the destination; the destination refused it for good; it may be tried
+again; or it is not needed, for the destination takes another form of it. PS3.4 table B.2-1 and PS3.7 annex C sort the
+statuses of C-STORE, and Failure Reason of STOW-RS uses them.
 """
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import httpx
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context, evt
@@ -18,9 +20,17 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from node import dicomweb
-from node.errors import DeliveryError, DestinationRefusedError, DestinationUnavailableError, PixelError
+from node.errors import (
+    ClassRefusedError,
+    DeliveryError,
+    DestinationRefusedError,
+    DestinationUnavailableError,
+    PixelError,
+    RequestRefusedError,
+)
 from node.mammography.codecs import decompress
 from node.settings import Destination
+from node.supported import LABEL_MAP_SEGMENTATION_STORAGE
 
 UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 DUPLICATE_SOP_INSTANCE = 0x0111
@@ -33,20 +43,44 @@ RETRYABLE_STATUSES = frozenset({0x0110, 0x0210, 0x0213})
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """One result object on disk."""
+    """One result object on disk. `only_if_taken` and `only_if_refused`: conditions of `rendering.Shipment`."""
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
     path: Path
+    only_if_taken: str = ""
+    only_if_refused: str = ""
+
+    @property
+    def is_uncompressed(self) -> bool:
+        """Whether there is no other transfer syntax to try."""
+        return self.transfer_syntax_uid in UNCOMPRESSED
+
+    def not_needed(self, taken: Container[str]) -> str:
+        """Why a destination that takes the classes `taken` does not get it, in words; empty: it gets it."""
+        if self.only_if_taken and self.only_if_taken not in taken:
+            return f"the destination takes no {class_name(self.only_if_taken)}"
+        if self.only_if_refused and self.only_if_refused in taken:
+            return f"the destination takes {class_name(self.only_if_refused)}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one object: `error` None means that it stands in the destination."""
+    """What became of one object: it stands in the destination where there is neither `error` nor `not_needed`."""
 
     sop_instance_uid: str
-    error: DeliveryError | None
+    error: DeliveryError | None = None
+    not_needed: str = ""
+    """Why another form of it goes instead."""
+
+
+def class_name(sop_class_uid: str) -> str:
+    """A SOP class in words."""
+    if sop_class_uid == LABEL_MAP_SEGMENTATION_STORAGE:  # pydicom 3.0.2 does not know its name
+        return "Label Map Segmentation Storage"
+    return UID(sop_class_uid).name
 
 
 def deliver(results: Sequence[StoredResult], destination: Destination, calling_ae_title: str) -> tuple[Outcome, ...]:
@@ -100,7 +134,7 @@ def presentation_contexts(classes: Sequence[tuple[str, str]]) -> list[Presentati
 def associate(
     destination: Destination, calling_ae_title: str, contexts: list[PresentationContext]
 ) -> Iterator[Association]:
-    """An established association, released at the end. Raises DestinationUnavailableError.
+    """An established association, released at the end. Raises DestinationUnavailableError, ClassRefusedError.
 
     A rejection is retryable even where the peer calls it permanent: it goes when the PACS learns our AE title.
     """
@@ -131,22 +165,39 @@ def _no_delay(event: evt.Event) -> None:
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _not_established(association: Association, destination: Destination) -> DestinationUnavailableError:
+def _not_established(association: Association, destination: Destination) -> DeliveryError:
     where = f"{destination.ae_title} at {destination.host}:{destination.port}"
     if association.is_rejected:
         answer = association.acceptor.primitive
         said = getattr(answer, "reason_str", "") or "no reason given"
         return DestinationUnavailableError(f"{where} rejected the association: {said}")
+    if association.rejected_contexts and not association.accepted_contexts:
+        return ClassRefusedError(f"{where} takes none of the classes that were proposed")
     if association.is_aborted:
         return DestinationUnavailableError(f"{where} does not answer, or aborted the association")
     return DestinationUnavailableError(f"{where}: no association")
 
 
 def _by_c_store(results: Sequence[StoredResult], destination: Destination, calling_ae_title: str) -> Iterator[Outcome]:
-    contexts = presentation_contexts([(result.sop_class_uid, result.transfer_syntax_uid) for result in results])
-    with associate(destination, calling_ae_title, contexts) as association:
+    """Conditions are decided by the classes that the destination accepts, before anything is sent."""
+    classes = [(result.sop_class_uid, result.transfer_syntax_uid) for result in results]
+    asked = {sop_class for result in results for sop_class in (result.only_if_taken, result.only_if_refused)} - {""}
+    contexts = presentation_contexts([*classes, *((sop_class, ExplicitVRLittleEndian) for sop_class in sorted(asked))])
+    try:
+        with associate(destination, calling_ae_title, contexts) as association:
+            taken = {str(context.abstract_syntax) for context in association.accepted_contexts}
+            for result in results:
+                reason = result.not_needed(taken)
+                error = None if reason else _send(association, result)
+                yield Outcome(result.sop_instance_uid, error, reason)
+    except ClassRefusedError:
         for result in results:
-            yield Outcome(result.sop_instance_uid, _send(association, result))
+            reason = result.not_needed(())
+            yield Outcome(result.sop_instance_uid, None if reason else _class_refused(result), reason)
+
+
+def _class_refused(result: StoredResult) -> ClassRefusedError:
+    return ClassRefusedError(f"the destination takes no {class_name(result.sop_class_uid)}")
 
 
 def _send(association: Association, result: StoredResult) -> DeliveryError | None:
@@ -158,7 +209,7 @@ def _send(association: Association, result: StoredResult) -> DeliveryError | Non
     if not association.is_established:
         return DestinationUnavailableError("the association ended before this object was sent")
     if not accepted:
-        return DestinationRefusedError(f"the destination takes no {UID(result.sop_class_uid).name}")
+        return _class_refused(result)
     dataset: Dataset = dcmread(result.path)
     try:
         if UID(result.transfer_syntax_uid) not in accepted:
@@ -190,30 +241,88 @@ def _uncompressed(dataset: Dataset) -> Dataset:
 
 # STOW-RS
 
+SOP_CLASS_NOT_SUPPORTED = 0x0122
+Answers = dict[str, DeliveryError | None]
+"""By SOP Instance UID: the error, None where it was stored."""
+
 
 def _by_stow(results: Sequence[StoredResult], destination: Destination, calling_ae_title: str) -> Iterator[Outcome]:
-    """One request for all. The calling AE title has no place in STOW-RS."""
+    """The objects of a class on which others depend go first: whether they are stored decides which others follow.
+
+    The calling AE title has no place in STOW-RS.
+    """
+    asking = [result for result in results if result.only_if_taken and result.only_if_taken == result.sop_class_uid]
     with dicomweb.open_client(destination) as client:
+        answers = _stow(client, destination, asking)
+        verdicts = [_verdict(result, results, answers) for result in results]
+        rest = [
+            result
+            for result, verdict in zip(results, verdicts, strict=True)
+            if verdict is None and result.sop_instance_uid not in answers
+        ]
+        answers |= _stow(client, destination, rest)
+    for result, verdict in zip(results, verdicts, strict=True):
+        yield verdict or Outcome(result.sop_instance_uid, answers[result.sop_instance_uid])
+
+
+def _verdict(result: StoredResult, results: Sequence[StoredResult], answers: Answers) -> Outcome | None:
+    """What becomes of a result without sending it: not needed, or to wait until it is known; None: it is sent."""
+    sop_class = result.only_if_taken or result.only_if_refused
+    if not sop_class:
+        return None
+    of_class = [r.sop_instance_uid for r in results if r.sop_class_uid == sop_class]
+    said = [answers[uid] for uid in of_class if uid in answers]
+    unclear = next((error for error in said if error is not None and error.retryable), None)
+    if unclear is not None and None not in said:
+        return Outcome(result.sop_instance_uid, unclear)
+    # Where nothing is asked any more, an earlier try decided: the other form was marked as not needed then.
+    refused = all(isinstance(error, ClassRefusedError) for error in said) if said else bool(result.only_if_refused)
+    reason = result.not_needed(() if refused else (sop_class,))
+    return Outcome(result.sop_instance_uid, None, reason) if reason else None
+
+
+def _stow(client: httpx.Client, destination: Destination, results: Sequence[StoredResult]) -> Answers:
+    """One request for all; one for each where the request as a whole is refused."""
+    if not results:
+        return {}
+    try:
         answer = dicomweb.store(client, destination.url, [result.path.read_bytes() for result in results])
-        for result in results:
-            if answer.failed.get(result.sop_instance_uid) == TRANSFER_SYNTAX_NOT_SUPPORTED:
-                again = dicomweb.store(client, destination.url, [_rewritten(result.path)])
-                yield Outcome(result.sop_instance_uid, _stow_error(again, result.sop_instance_uid))
-            else:
-                yield Outcome(result.sop_instance_uid, _stow_error(answer, result.sop_instance_uid))
+    except RequestRefusedError as error:
+        if len(results) == 1:
+            return {results[0].sop_instance_uid: _of_request(results[0], error)}
+        return {uid: said for result in results for uid, said in _stow(client, destination, [result]).items()}
+    except DeliveryError as error:
+        return {result.sop_instance_uid: error for result in results}
+    return {result.sop_instance_uid: _stow_error(client, destination, result, answer) for result in results}
 
 
-def _stow_error(answer: dicomweb.StowAnswer, sop_instance_uid: str) -> DeliveryError | None:
-    if sop_instance_uid in answer.failed:
-        return error_of_status(answer.failed[sop_instance_uid]) or DestinationUnavailableError(
-            "failed, no reason given"
-        )
-    if answer.stored and sop_instance_uid not in answer.stored:
+def _of_request(result: StoredResult, error: RequestRefusedError) -> DestinationRefusedError:
+    """A refusal that names the class of the object that was sent alone is about the class."""
+    if result.sop_class_uid in str(error) or class_name(result.sop_class_uid) in str(error):
+        return ClassRefusedError(str(error))
+    return error
+
+
+def _stow_error(
+    client: httpx.Client, destination: Destination, result: StoredResult, answer: dicomweb.StowAnswer
+) -> DeliveryError | None:
+    uid = result.sop_instance_uid
+    if answer.failed.get(uid) == TRANSFER_SYNTAX_NOT_SUPPORTED and not result.is_uncompressed:
+        try:
+            answer = dicomweb.store(client, destination.url, [_rewritten(result.path)])
+        except DeliveryError as error:
+            return error
+    if uid in answer.failed:
+        said = error_of_status(answer.failed[uid]) or DestinationUnavailableError("failed, no reason given")
+        is_class = answer.failed[uid] in (SOP_CLASS_NOT_SUPPORTED, TRANSFER_SYNTAX_NOT_SUPPORTED)
+        return ClassRefusedError(str(said)) if is_class else said
+    if answer.stored and uid not in answer.stored:
         return DestinationUnavailableError("the destination's answer does not name this object")
     return None
 
 
 def _rewritten(path: Path) -> bytes:
+    """Raises DestinationRefusedError."""
     buffer = BytesIO()
     dcmwrite(buffer, _uncompressed(dcmread(path)), enforce_file_format=True)
     return buffer.getvalue()

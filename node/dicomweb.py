@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from node.errors import DestinationRefusedError, DestinationUnavailableError
+from node.errors import DeliveryError, DestinationRefusedError, DestinationUnavailableError, RequestRefusedError
 from node.settings import Destination
 
 DICOM_JSON = "application/dicom+json"
@@ -19,6 +19,9 @@ FAILURE_REASON = "00081197"
 WARNING_REASON = "00081196"
 BUSY = frozenset({408, 425, 429})
 """HTTP answers below 500 that a later try may change."""
+ABOUT_THE_CALLER = frozenset({401, 403, 404, 405, 407})
+"""HTTP answers below 500 that mean whoever asks or what address is asked, whatever objects the request holds."""
+LONGEST_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +97,33 @@ def _multipart(instances: Sequence[bytes], boundary: str) -> bytes:
     return b"".join(part for content in instances for part in (head, content, b"\r\n")) + f"--{boundary}--\r\n".encode()
 
 
-def _error_of(url: str, response: httpx.Response) -> Exception:
-    said = f"{url}: HTTP {response.status_code} {response.reason_phrase}"
+def _error_of(url: str, response: httpx.Response) -> DeliveryError:
+    said = f"{url}: HTTP {response.status_code} {response.reason_phrase}{_reason_of(response)}"
     if response.status_code >= 500 or response.status_code in BUSY:
         return DestinationUnavailableError(said)
-    return DestinationRefusedError(said)
+    if response.status_code < 400 or response.status_code in ABOUT_THE_CALLER:
+        return DestinationRefusedError(said)
+    return RequestRefusedError(said)
+
+
+def _reason_of(response: httpx.Response) -> str:
+    """The server's own words: a Warning header (PS3.18 8.4.2), a problem or message in JSON, or a line of text."""
+    text = response.headers.get("Warning", "")
+    kind = response.headers.get("Content-Type", "")
+    if not text and "json" in kind:
+        try:
+            body = response.json()
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            body = None
+        words = [body.get(key) for key in _REASON_KEYS] if isinstance(body, dict) else []
+        text = next((word for word in words if isinstance(word, str) and word), "")
+    elif not text and kind.startswith("text/plain"):
+        text = response.text.strip().partition("\n")[0]
+    text = "".join(character for character in text if character.isprintable())[:LONGEST_REASON].strip()
+    return f": {text}" if text else ""
+
+
+_REASON_KEYS = ("detail", "Details", "details", "title", "Message", "message", "errorMessage", "error")
 
 
 def _read_answer(response: httpx.Response) -> StowAnswer:

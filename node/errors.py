@@ -17,6 +17,8 @@ NodeError
 ├── EncodeError                       a result could not be rendered as a valid object
 └── DeliveryError
     ├── DestinationRefusedError       the destination answered with a failure that a retry cannot mend
+    │   ├── ClassRefusedError         it takes no objects of that SOP class
+    │   └── RequestRefusedError       it refused a whole request; its objects may be taken one by one
     └── DestinationUnavailableError   retryable: no connection, out of resources, 5xx
 """
 
@@ -103,6 +105,14 @@ class DeliveryError(NodeError):
 
 class DestinationRefusedError(DeliveryError):
     """The destination refused the object for a reason that a retry cannot mend."""
+
+
+class ClassRefusedError(DestinationRefusedError):
+    """The destination takes no objects of that SOP class, or none in a transfer syntax that the node has."""
+
+
+class RequestRefusedError(DestinationRefusedError):
+    """The destination refused a request as a whole, for what is in it: one object alone may be taken."""
 
 
 class DestinationUnavailableError(DeliveryError):

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from node.database import Database
-from node.database.exams import locked_exam
+from node.database.exams import locked_exam, set_status
 from node.database.instances import (
     Recorded,
     all_contents,
@@ -121,7 +121,7 @@ def _take(row: ExamRow, next_standing: Standing, now: datetime) -> None:
     if row.status == ExamStatus.READING:
         row.next_status = next_standing.status.value
     else:
-        row.status = next_standing.status.value
+        set_status(row, next_standing.status, now)
 
 
 def _priority(exam: Exam, rules: Sequence[Rule]) -> int:

@@ -10,11 +10,13 @@ from node.database.deliveries import (
     Delivery,
     lease_deliveries,
     mark_failed,
+    mark_not_needed,
     mark_sent,
     pending_deliveries,
     reschedule,
 )
-from node.errors import DeliveryError, DestinationRefusedError, retry_after
+from node.delivery import Outcome
+from node.errors import DestinationRefusedError, retry_after
 from node.settings import Destination, Settings
 
 logger = logging.getLogger(__name__)
@@ -28,36 +30,49 @@ def destinations_due(database: Database, reading_id: int, now: datetime) -> list
 def deliver_due(
     database: Database, settings: Settings, owner: str, reading_id: int, destination_name: str, now: datetime
 ) -> tuple[int, int]:
-    """Send what is due at `now` of one reading to one destination: how many objects were sent, and how many not."""
+    """Send what is due at `now` of one reading to one destination: how many objects were sent, and how many failed."""
     seconds = settings.worker.lease_seconds
     leased = lease_deliveries(database, reading_id, destination_name, owner, now, seconds)
     if not leased:
         return 0, 0
-    errors = _sent(settings, leased, destination_name)
-    for item, error in zip(leased, errors, strict=True):
-        _record(database, owner, item, error)
-    return errors.count(None), len(errors) - errors.count(None)
+    outcomes = _sent(settings, leased, destination_name)
+    for item, outcome in zip(leased, outcomes, strict=True):
+        _record(database, owner, item, outcome)
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    return sum(not outcome.not_needed for outcome in outcomes) - failed, failed
 
 
-def _sent(settings: Settings, leased: list[Delivery], destination_name: str) -> list[DeliveryError | None]:
+def _sent(settings: Settings, leased: list[Delivery], destination_name: str) -> tuple[Outcome, ...]:
     """What became of each object."""
     destination = _destination(settings, destination_name)
     if destination is None:
-        return [DestinationRefusedError(f"no destination is called {destination_name}") for _ in leased]
+        error = DestinationRefusedError(f"no destination is called {destination_name}")
+        return tuple(Outcome(item.sop_instance_uid, error) for item in leased)
     results = [
-        delivery.StoredResult(item.sop_class_uid, item.sop_instance_uid, item.transfer_syntax_uid, Path(item.path))
+        delivery.StoredResult(
+            sop_class_uid=item.sop_class_uid,
+            sop_instance_uid=item.sop_instance_uid,
+            transfer_syntax_uid=item.transfer_syntax_uid,
+            path=Path(item.path),
+            only_if_taken=item.only_if_taken,
+            only_if_refused=item.only_if_refused,
+        )
         for item in leased
     ]
-    return [outcome.error for outcome in delivery.deliver(results, destination, settings.listener.ae_title)]
+    return delivery.deliver(results, destination, settings.listener.ae_title)
 
 
 def _destination(settings: Settings, name: str) -> Destination | None:
     return next((destination for destination in settings.destinations if destination.name == name), None)
 
 
-def _record(database: Database, owner: str, item: Delivery, error: DeliveryError | None) -> None:
-    now = datetime.now(UTC)
+def _record(database: Database, owner: str, item: Delivery, outcome: Outcome) -> None:
+    now, error = datetime.now(UTC), outcome.error
     what = f"{item.kind} {item.sop_instance_uid} to {item.destination}"
+    if outcome.not_needed:
+        logger.info("%s not needed: %s", what, outcome.not_needed)
+        mark_not_needed(database, item.id, owner, outcome.not_needed)
+        return
     if error is None:
         logger.info("%s sent", what)
         mark_sent(database, item.id, owner, now)

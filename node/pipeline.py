@@ -3,41 +3,31 @@
 import hashlib
 import json
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 
 from node.database import Database
 from node.database.exams import ExamRecord, end_reading, lease_exam
-from node.database.readings import StoredResult, next_reading_number, store_reading, stored_identity
-from node.errors import MAX_ATTEMPTS, ModelError, NodeError, PixelError, SettingsError, UnreadableError, retry_after
-from node.exam import Exam, ExamStatus, Instance, selection_of
+from node.database.readings import next_reading_number, store_reading, stored_identity
+from node.errors import MAX_ATTEMPTS, ModelError, NodeError, SettingsError, UnreadableError, retry_after
+from node.exam import Exam, ExamStatus, selection_of
 from node.inference.model import Model
 from node.intake import exam_of, settle
 from node.interpretation import Interpretation, interpret
+from node.keeping import NOTHING, destinations_of, keep, predecessor, timed
+from node.loading import Images, LoadedView, prepare_images, read_images
 from node.mammography.contract import ModelContract
-from node.mammography.pixels import PreparedView, Preset, prepare, preset
-from node.mammography.views import STANDARD_VIEWS, View
-from node.result_files import keep_result
-from node.results.orientation import patient_orientation
-from node.results.reading import EncodedResult, ModelIdentity, Reading, ResultKind, ViewReading
+from node.mammography.findings import BreastAssessment
+from node.mammography.pixels import preset
+from node.mammography.views import BREASTS
+from node.results.reading import InstanceReference, ModelIdentity, Outcome, Reading, ViewReading
 from node.routing import Route, Skip, route
-from node.settings import Settings
+from node.settings import ReadingSettings, Settings
+from node.summary import summary_of
 
 logger = logging.getLogger(__name__)
 
-DECODERS = 2
-"""Views prepared at once: the decoders work outside Python's lock, and each view takes about 200 MB meanwhile."""
 NOT_READY_SECONDS = 60.0
 """How long an exam waits where the node itself is at fault."""
 
@@ -75,30 +65,19 @@ def read_exam(bench: Bench, leased: ExamRecord, model_of: Callable[[], Model]) -
     seconds: dict[str, float] = {}
     exam = _assembled(bench, leased.study_instance_uid)
     taken = _routed(exam, bench.settings)
-    model = _loaded(model_of)
+    model = loaded(model_of)
     _check_thresholds(taken, model.contract)
-    with _timed(seconds, "load"):
-        sources = {view: _read_file(instance) for view, instance in exam.chosen}
-    with _timed(seconds, "prepare"):
-        prepared = _prepared(sources, preset(model.contract.preset))
-    with _timed(seconds, "infer"):
-        prediction = model.infer(*_tensors(prepared))
-    with _timed(seconds, "interpret"):
-        interpretation = interpret(prediction, model.contract, prepared, taken.thresholds, bench.settings.reading)
-    number = next_reading_number(bench.database, exam.study_instance_uid)
-    reading = _reading(exam, number, model, taken, bench.settings, sources, prepared, interpretation)
-    results = _results(bench, reading, sources, seconds)
-    reading_id = store_reading(
-        bench.database,
-        bench.owner,
-        reading,
-        results,
-        _kinds_by_destination(taken, bench.settings),
-        prediction=_summary(reading, taken),
-        seconds=seconds,
-        now=datetime.now(UTC),
-    )
-    logger.info("%s read: number %d, %s", exam.study_instance_uid, number, _in_words(seconds))
+    with timed(seconds, "load"):
+        files = read_images(exam)
+    with timed(seconds, "prepare"):
+        images = prepare_images(exam, files, preset(model.contract.preset), bench.settings.exam.read_incomplete)
+    frame = begun(bench, exam, taken, model)
+    if images.loaded:
+        reading = _read(frame, images, model, taken, bench.settings.reading, seconds)
+    else:
+        reading = _refused(frame, images)
+    reading_id = _stored(bench, reading, images, taken, seconds)
+    logger.info("%s read: number %d, %s", exam.study_instance_uid, reading.number, _in_words(seconds))
     return reading_id
 
 
@@ -144,7 +123,8 @@ def _routed(exam: Exam, settings: Settings) -> Route:
     return taken
 
 
-def _loaded(model_of: Callable[[], Model]) -> Model:
+def loaded(model_of: Callable[[], Model]) -> Model:
+    """The model. Raises NotReadyError."""
     try:
         return model_of()
     except (ModelError, SettingsError, OSError) as error:
@@ -158,66 +138,70 @@ def _check_thresholds(taken: Route, contract: ModelContract) -> None:
         raise NotReadyError(f"rules: thresholds for what the model does not find: {', '.join(sorted(unknown))}")
 
 
-def _read_file(instance: Instance) -> Dataset:
-    try:
-        return dcmread(instance.path)
-    except (InvalidDicomError, EOFError, OSError) as error:
-        raise PixelError(f"{instance.sop_instance_uid}: its file cannot be read: {type(error).__name__}") from error
-
-
-def _prepared(sources: Mapping[View, Dataset], model_preset: Preset) -> dict[View, PreparedView]:
-    """Model inputs; pixel data leaves the sources as soon as it was used."""
-
-    def of_view(view: View) -> PreparedView:
-        dataset = sources[view]
-        try:
-            return prepare(dataset, view.laterality, model_preset)
-        except PixelError as error:
-            raise PixelError(f"{view}: {error}") from error
-        finally:
-            del dataset.PixelData
-
-    with ThreadPoolExecutor(DECODERS) as decoders:
-        return dict(zip(sources, decoders.map(of_view, sources), strict=True))
-
-
-def _tensors(prepared: Mapping[View, PreparedView]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """`views` (4, 1, H, W) and `present` (4,)."""
-    shape = next(iter(prepared.values())).pixels.shape
-    views = np.zeros((len(STANDARD_VIEWS), 1, *shape), np.float32)
-    present = np.zeros(len(STANDARD_VIEWS), np.bool_)
-    for index, view in enumerate(STANDARD_VIEWS):
-        if view in prepared:
-            views[index, 0], present[index] = prepared[view].pixels, True
-    return views, present
-
-
-def _reading(
-    exam: Exam,
-    number: int,
-    model: Model,
-    taken: Route,
-    settings: Settings,
-    sources: Mapping[View, Dataset],
-    prepared: Mapping[View, PreparedView],
-    interpretation: Interpretation,
-) -> Reading:
+def begun(bench: Bench, exam: Exam, taken: Route | Skip, model: Model) -> Reading:
+    """What is known of a reading before its images are: which exam, by what, after which other reading."""
     return Reading(
         study_instance_uid=exam.study_instance_uid,
-        number=number,
+        number=next_reading_number(bench.database, exam.study_instance_uid),
         read_at=datetime.now(UTC),
         model=_identity(model),
-        settings_hash=settings_hash(model.contract, taken, settings),
+        settings_hash=settings_hash(model.contract, taken, bench.settings),
         selection=selection_of(exam),
+        exam_probability=None,
+        breasts=(BreastAssessment(BREASTS[0], None), BreastAssessment(BREASTS[1], None)),
+        views=(),
+        not_assessed=tuple(f"{view.name}: no image" for view in exam.missing()),
+        findings=(),
+        allow_probability=bench.settings.reading.allow_probability_from_phantoms,
+        predecessor=predecessor(bench.database, exam.study_instance_uid),
+    )
+
+
+def _read(
+    frame: Reading, images: Images, model: Model, taken: Route, settings: ReadingSettings, seconds: dict[str, float]
+) -> Reading:
+    with timed(seconds, "infer"):
+        prediction = model.infer(*images.tensors())
+    with timed(seconds, "interpret"):
+        interpretation = interpret(
+            prediction,
+            model.contract,
+            {image.view: image.prepared for image in images.loaded},
+            taken.thresholds,
+            settings,
+            orientations={image.view: image.orientation for image in images.loaded},
+            spacings={image.view: image.spacing_mm for image in images.loaded},
+        )
+    return replace(
+        frame,
+        read_at=datetime.now(UTC),
         exam_probability=interpretation.exam_probability,
         breasts=interpretation.breasts,
-        views=tuple(
-            _view_reading(view, instance, sources[view], prepared[view], interpretation)
-            for view, instance in exam.chosen
-        ),
-        not_assessed=interpretation.not_assessed,
+        views=tuple(_view_reading(image, interpretation) for image in images.loaded),
+        not_assessed=_not_assessed(interpretation.not_assessed, images),
         findings=interpretation.findings,
-        allow_probability=settings.reading.allow_probability_from_phantoms,
+        unread=images.unread,
+        correspondences=interpretation.correspondences,
+        density=interpretation.density,
+    )
+
+
+def _not_assessed(words: Sequence[str], images: Images) -> tuple[str, ...]:
+    """A view that was there and was not assessed has its own reason, in place of "no image"."""
+    reasons = {f"{view.view.name}: no image": f"{view.view.name}: {view.reason}" for view in images.unread}
+    reasons |= {f"{words.split(':')[0]}: no image": words for words in images.not_assessed}
+    return tuple(reasons.get(said, said) for said in words)
+
+
+def _refused(frame: Reading, images: Images) -> Reading:
+    """No image could be assessed, for reasons of quality."""
+    said = ", ".join(f"{view.view.name} {view.reason}" for view in images.unread)
+    return replace(
+        frame,
+        outcome=Outcome.REFUSED,
+        reason=f"{Outcome.REFUSED.value}: {said}",
+        unread=images.unread,
+        not_assessed=(*frame.not_assessed, *images.not_assessed),
     )
 
 
@@ -233,111 +217,61 @@ def _identity(model: Model) -> ModelIdentity:
     )
 
 
-def _view_reading(
-    view: View, instance: Instance, source: Dataset, prepared: PreparedView, interpretation: Interpretation
-) -> ViewReading:
+def _view_reading(image: LoadedView, interpretation: Interpretation) -> ViewReading:
+    shown, read_from = image.shown, image.read_from
     return ViewReading(
-        view=view,
-        sop_instance_uid=instance.sop_instance_uid,
-        sop_class_uid=instance.sop_class_uid,
-        path=instance.path,
-        rows=instance.rows,
-        columns=instance.columns,
-        placement=prepared.placement,
-        display=prepared.pixels,
-        heatmap=interpretation.heatmaps[view],
-        finding_probabilities=interpretation.finding_probabilities[view],
-        orientation=patient_orientation(source, view, prepared.chest_wall),
-        flags=prepared.flags,
+        view=image.view,
+        sop_instance_uid=shown.sop_instance_uid,
+        sop_class_uid=shown.sop_class_uid,
+        path=shown.path,
+        rows=shown.rows,
+        columns=shown.columns,
+        placement=image.prepared.placement,
+        display=image.prepared.pixels,
+        heatmap=interpretation.heatmaps[image.view],
+        finding_probabilities=interpretation.finding_probabilities[image.view],
+        orientation=image.orientation,
+        flags=image.prepared.flags,
+        spacing_mm=image.spacing_mm,
+        quality=image.quality,
+        read_from=None if read_from is None else InstanceReference(read_from.sop_class_uid, read_from.sop_instance_uid),
     )
 
 
-def settings_hash(contract: ModelContract, taken: Route, settings: Settings) -> str:
+def settings_hash(contract: ModelContract, taken: Route | Skip, settings: Settings) -> str:
     """SHA-256, hexadecimal, over the settings that shape a result, beside the model's own identity."""
     shaping = {
         "preset": contract.preset,
         "calibration": {name: asdict(value) for name, value in contract.calibration.items()},
         "operating_points": {kind.value: asdict(value) for kind, value in contract.operating_points.items()},
-        "thresholds": sorted(taken.thresholds),
+        "thresholds": sorted(taken.thresholds) if isinstance(taken, Route) else [],
         "reading": asdict(settings.reading),
     }
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
-def _results(
-    bench: Bench, reading: Reading, sources: Mapping[View, Dataset], seconds: dict[str, float]
-) -> list[StoredResult]:
-    """The reading's objects, on disk; none where the very same reading stands already with its own."""
-    if stored_identity(bench.database, reading) is not None:
-        return []
-    # Here and not above: the tables of highdicom take 22 MB, and only a worker that reads has a use for them.
-    from node.results.rendering import Rendering
+def _stored(bench: Bench, reading: Reading, images: Images, taken: Route, seconds: dict[str, float]) -> int | None:
+    """Make and store the reading's objects; none where the very same reading stands already with its own.
 
-    rendering = Rendering(reading, sources, lambda result: "")
-    with _timed(seconds, "encode"):
-        for destination in bench.settings.destinations:
-            rendering.shipments(destination)
-    with _timed(seconds, "store"):
-        return [_kept(bench.settings.data_folder, result) for result in rendering.results()]
-
-
-def _kept(data_folder: Path, result: EncodedResult) -> StoredResult:
-    path = keep_result(data_folder, result.sop_instance_uid, result.content)
-    return StoredResult(
-        kind=result.kind,
-        sop_class_uid=result.sop_class_uid,
-        sop_instance_uid=result.sop_instance_uid,
-        transfer_syntax_uid=result.transfer_syntax_uid,
-        path=str(path),
-        content_hash=hashlib.sha256(result.content).hexdigest(),
+    A refused exam that no destination wants explained is a skip. Raises UnreadableError then.
+    """
+    destinations = destinations_of(taken, bench.settings)
+    if reading.outcome is not Outcome.READ and not any(destination.wants_unread for destination in destinations):
+        raise UnreadableError(reading.reason)
+    kept = NOTHING
+    if stored_identity(bench.database, reading) is None:
+        kept = keep(bench.settings.data_folder, reading, images.sources, destinations, seconds)
+    return store_reading(
+        bench.database,
+        bench.owner,
+        reading,
+        kept.results,
+        kept.addresses,
+        prediction=summary_of(reading, taken.rule),
+        seconds=seconds,
+        now=datetime.now(UTC),
     )
-
-
-def _kinds_by_destination(taken: Route, settings: Settings) -> dict[str, tuple[ResultKind, ...]]:
-    return {
-        destination.name: tuple(ResultKind(kind) for kind in destination.kinds)
-        for destination in settings.destinations
-        if not taken.destinations or destination.name in taken.destinations
-    }
-
-
-def _summary(reading: Reading, taken: Route) -> dict[str, Any]:
-    """What the status list and reports show of a reading."""
-    return {
-        "exam_probability": reading.exam_probability,
-        "breasts": {breast.laterality.value: breast.probability for breast in reading.breasts},
-        "views": {
-            view.view.name: {
-                "sop_instance_uid": view.sop_instance_uid,
-                "probabilities": {kind.value: probability for kind, probability in view.finding_probabilities},
-                "flags": list(view.flags),
-            }
-            for view in reading.views
-        },
-        "findings": [
-            {
-                "view": finding.view.name,
-                "kind": finding.kind.value,
-                "probability": finding.probability,
-                "peak_heat": finding.peak_heat,
-                "centre": list(finding.centre),
-                "box": [finding.box.left, finding.box.top, finding.box.right, finding.box.bottom],
-                "contour": [list(point) for point in finding.contour],
-            }
-            for finding in reading.findings
-        ],
-        "not_assessed": list(reading.not_assessed),
-        "calibrated_on_patients": reading.model.calibrated_on_patients,
-        "rule": taken.rule,
-    }
 
 
 def _in_words(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items())
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    seconds[stage] = round(time.monotonic() - began, 3)

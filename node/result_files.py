@@ -1,4 +1,7 @@
-"""Our own objects on disk, in results/<first digits>/<SOP Instance UID>.dcm of the data folder, whole or not at all."""
+"""Our own objects on disk, in results/<first digits>/<SOP Instance UID>.dcm of the data folder, whole or not at all.
+
+What did not pass the node's own checks lies in quarantine/ for a person to look at. HL7 messages end in .hl7.
+"""
 
 import hashlib
 import os
@@ -6,19 +9,53 @@ import tempfile
 from pathlib import Path
 
 from node.errors import OutOfResourcesError
+from node.results.reading import ResultKind
 from node.store import sync_folder
 
+UNFINISHED = ".part"
+UNFINISHED_SECONDS = 3600.0
+"""No object takes that long to write."""
 
-def keep_result(data_folder: Path, sop_instance_uid: str, content: bytes) -> Path:
-    """Write one Part 10 file durably and return its path. What a crash left of the same reading is replaced.
+
+def keep_result(data_folder: Path, sop_instance_uid: str, content: bytes, kind: ResultKind) -> Path:
+    """Write one object durably and return its path. What a crash left of the same reading is replaced.
 
     Raises OutOfResourcesError.
     """
     shelf = data_folder / "results" / hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:2]
-    path = shelf / f"{sop_instance_uid}.dcm"
+    return _write(shelf, _name(sop_instance_uid, kind), content)
+
+
+def keep_quarantined(data_folder: Path, sop_instance_uid: str, content: bytes, kind: ResultKind) -> Path:
+    """Write an object that must not leave. Raises OutOfResourcesError."""
+    return _write(data_folder / "quarantine", _name(sop_instance_uid, kind), content)
+
+
+def clear_unfinished(data_folder: Path, now: float) -> int:
+    """Delete what a crash left half written; `now` in seconds since the epoch. Returns how many files.
+
+    A younger file may be in the hands of another worker on the same data folder.
+    """
+    left = [
+        path
+        for folder in ("results", "quarantine")
+        for path in (data_folder / folder).rglob(f"*{UNFINISHED}")
+        if now - path.stat().st_mtime > UNFINISHED_SECONDS
+    ]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return len(left)
+
+
+def _name(sop_instance_uid: str, kind: ResultKind) -> str:
+    return f"{sop_instance_uid}.{'hl7' if kind is ResultKind.MESSAGE else 'dcm'}"
+
+
+def _write(shelf: Path, name: str, content: bytes) -> Path:
+    path = shelf / name
     try:
         shelf.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=shelf, suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=shelf, suffix=UNFINISHED, delete=False) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

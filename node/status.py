@@ -8,11 +8,14 @@ from typing import Any
 from node.database import Database
 from node.database.deliveries import Delivery, DeliveryStatus, deliveries_of
 from node.database.exams import ExamRecord, exam_record, exam_records
-from node.database.readings import StoredReading, readings_of
+from node.database.readings import StoredReading, StoredResult, readings_of
 from node.exam import ExamStatus
+from node.results.reading import Outcome
 
 COLUMNS = ("study", "status", "because", "no.", "exam", "delivered", "last image")
 LONGEST_REASON = 100
+STUCK = frozenset({DeliveryStatus.FAILED, DeliveryStatus.QUARANTINED})
+"""Deliveries that nothing will end but a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +28,10 @@ class ExamState:
 
     @property
     def needs_a_person(self) -> bool:
-        """Failed, an alarm, or a delivery that was given up."""
-        gave_up = any(delivery.status is DeliveryStatus.FAILED for delivery in self.deliveries)
-        return self.exam.alarm or self.exam.status is ExamStatus.FAILED or gave_up
+        """Failed, an alarm, a delivery that was given up, or an object in quarantine."""
+        stuck = any(delivery.status in STUCK for delivery in self.deliveries)
+        quarantined = self.reading is not None and any(result.problem for result in self.reading.results)
+        return self.exam.alarm or self.exam.status is ExamStatus.FAILED or stuck or quarantined
 
 
 def exam_states(database: Database, limit: int = 100) -> tuple[ExamState, ...]:
@@ -67,7 +71,7 @@ def as_details(state: ExamState) -> str:
     if reading is not None:
         lines += _reading_lines(reading)
     for delivery in state.deliveries:
-        lines.append(f"{delivery.kind:<4} to {delivery.destination}: {_delivery_words(delivery)}")
+        lines.append(f"{delivery.kind:<8} to {delivery.destination}: {_delivery_words(delivery)}")
     return "\n".join(lines)
 
 
@@ -101,8 +105,12 @@ def delivered_words(deliveries: Sequence[Delivery]) -> str:
     """By destination: "pacs: sent 14:05", or how many are there and why the next is not."""
     words = []
     for name in dict.fromkeys(delivery.destination for delivery in deliveries):
-        here = [delivery for delivery in deliveries if delivery.destination == name]
-        open_ones = [delivery for delivery in here if delivery.status is not DeliveryStatus.SENT]
+        needed = [d for d in deliveries if d.destination == name and d.status is not DeliveryStatus.NOT_NEEDED]
+        here = needed or [delivery for delivery in deliveries if delivery.destination == name]
+        open_ones = sorted(
+            (delivery for delivery in needed if delivery.status is not DeliveryStatus.SENT),
+            key=lambda delivery: delivery.status not in STUCK,
+        )
         if not open_ones:
             words.append(f"{name}: {_delivery_words(here[-1])}")
         else:
@@ -115,6 +123,8 @@ def _delivery_words(delivery: Delivery) -> str:
         return f"sent at {_clock(delivery.sent_at)}"
     if delivery.status is DeliveryStatus.FAILED:
         return f"given up after {delivery.attempts}: {delivery.reason}"
+    if delivery.status in (DeliveryStatus.NOT_NEEDED, DeliveryStatus.QUARANTINED):
+        return f"{delivery.status}: {delivery.reason}"
     if delivery.status is DeliveryStatus.SENDING:
         return "being sent"
     if delivery.reason:
@@ -130,20 +140,61 @@ def _because(exam: ExamRecord, lead: str = "") -> str:
 
 def _reading_lines(reading: StoredReading) -> list[str]:
     said = reading.prediction
+    replaces = said.get("replaces")
     lines = [
         f"reading      number {reading.number}, {_clock(reading.read_at)}, {reading.model_name} "
-        f"{reading.model_version} ({reading.model_variant})",
-        f"exam         {_index(said.get('exam_probability'))}, right {_index(said['breasts'].get('R'))}, "
-        f"left {_index(said['breasts'].get('L'))}"
-        + ("" if said.get("calibrated_on_patients") else "  (suspicion index, not calibrated on patients)"),
+        f"{reading.model_version} ({reading.model_variant})" + (f", replaces reading {replaces}" if replaces else "")
+    ]
+    if reading.outcome is Outcome.READ:
+        lines += _read_lines(said)
+    else:
+        lines.append(f"outcome      {reading.outcome}: {reading.reason}")
+    unread = said.get("unread", {})
+    lines += [f"unread       {view}: {image['reason']}" for view, image in unread.items()]
+    lines += [
+        f"quality      {view}: {finding['reason']} ({finding['words']})"
+        for view, image in said["views"].items()
+        for finding in image.get("quality", ())
     ]
     lines += [
-        f"finding      {finding['view']} {finding['kind'].replace('_', ' ')} {_index(finding['probability'])}"
-        for finding in said["findings"]
+        f"marks        {view} on the For Presentation image of {image['read_from']}"
+        for view, image in said["views"].items()
+        if image.get("read_from")
     ]
-    lines += [f"not assessed {words}" for words in said["not_assessed"]]
+    lines += [f"not assessed {words}" for words in said["not_assessed"] if words.partition(":")[0] not in unread]
+    lines += [_quarantine_line(result) for result in reading.results if result.problem]
     seconds = ", ".join(f"{stage} {value:.2f}" for stage, value in reading.seconds.items())
     return [*lines, f"seconds      {seconds}"]
+
+
+def _quarantine_line(result: StoredResult) -> str:
+    kept = f", kept at {result.path}" if result.path else ""
+    return f"quarantine   {result.kind} {result.sop_instance_uid}: {result.problem}{kept}"
+
+
+def _read_lines(said: dict[str, Any]) -> list[str]:
+    exam, right, left = said.get("exam_probability"), said["breasts"].get("R"), said["breasts"].get("L")
+    kind = "" if said.get("calibrated_on_patients") else "  (suspicion index, not calibrated on patients)"
+    lines = [f"exam         {_index(exam)}, right {_index(right)}, left {_index(left)}{kind}"]
+    lines += [
+        f"finding      {finding['view']} {finding['kind'].replace('_', ' ')} {_index(finding['probability'])}"
+        f"{_place_words(finding.get('place'))}"
+        for finding in said["findings"]
+    ]
+    named = [f"{finding['view']} {finding['kind'].replace('_', ' ')}" for finding in said["findings"]]
+    lines += [f"same lesion  {named[cc]}, {named[mlo]}" for cc, mlo in said.get("correspondences", ())]
+    density = said.get("density")
+    if density:
+        lines.append(f"density      {density['category']} {_index(density['probability'])}")
+    return lines
+
+
+def _place_words(place: dict[str, Any] | None) -> str:
+    if place is None:
+        return ""
+    mm = place["nipple_distance_mm"]
+    said = [place["sector"], f"{place['depth']} third", None if mm is None else f"{mm:.0f} mm from the nipple"]
+    return ", " + ", ".join(word for word in said if word)
 
 
 def _exam_json(state: ExamState) -> dict[str, Any]:
@@ -168,6 +219,8 @@ def _reading_json(reading: StoredReading) -> dict[str, Any]:
     return {
         "number": reading.number,
         "read_at": _iso(reading.read_at),
+        "outcome": reading.outcome.value,
+        "reason": reading.reason,
         **reading.prediction,
         "model": {
             "name": reading.model_name,
@@ -180,8 +233,11 @@ def _reading_json(reading: StoredReading) -> dict[str, Any]:
             {
                 "kind": result.kind.value,
                 "sop_class_uid": result.sop_class_uid,
+                "form": result.form,
                 "sop_instance_uid": result.sop_instance_uid,
+                "series_instance_uid": result.series_instance_uid,
                 "path": result.path,
+                "problem": result.problem,
             }
             for result in reading.results
         ],
@@ -191,6 +247,7 @@ def _reading_json(reading: StoredReading) -> dict[str, Any]:
 def _delivery_json(delivery: Delivery) -> dict[str, Any]:
     return {
         "kind": delivery.kind.value,
+        "form": delivery.form,
         "destination": delivery.destination,
         "status": delivery.status.value,
         "attempts": delivery.attempts,

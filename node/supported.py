@@ -2,6 +2,9 @@
 
 from pydicom import uid
 
+LABEL_MAP_SEGMENTATION_STORAGE = uid.UID("1.2.840.10008.5.1.4.1.1.66.7")
+"""pydicom 3.0.2 does not know it."""
+
 MAMMOGRAPHY = (
     uid.DigitalMammographyXRayImageStorageForPresentation,
     uid.DigitalMammographyXRayImageStorageForProcessing,
@@ -22,7 +25,7 @@ RESULTS = (
     uid.Comprehensive3DSRStorage,
     uid.MammographyCADSRStorage,
     uid.SegmentationStorage,
-    uid.UID("1.2.840.10008.5.1.4.1.1.66.7"),  # Label Map Segmentation Storage
+    LABEL_MAP_SEGMENTATION_STORAGE,
     uid.ParametricMapStorage,
     uid.GrayscaleSoftcopyPresentationStateStorage,
     uid.ColorSoftcopyPresentationStateStorage,

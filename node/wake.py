@@ -21,6 +21,7 @@ from node.broker import connect
 from node.database import Database
 from node.database.deliveries import pending_deliveries, reschedule
 from node.database.exams import due_exams, end_reading
+from node.database.explanations import due_explanations, end_explanation, leased_explanations
 from node.database.leases import leased_deliveries, leased_exams
 from node.errors import NodeError
 from node.exam import ExamStatus
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 READ_QUEUE = "read"
 DELIVER_QUEUE = "deliver"
 READ_TASK = "read_exam"
+EXPLAIN_TASK = "explain"
 DELIVER_TASK = "deliver"
 PRIORITIES = tuple(range(10))
 SEPARATOR = ":"
@@ -66,7 +68,7 @@ def celery_settings(broker_url: str, lease_seconds: float) -> dict[str, Any]:
         "task_ignore_result": True,
         "task_serializer": "json",
         "accept_content": ["json"],
-        "task_routes": {READ_TASK: READ_QUEUE, DELIVER_TASK: DELIVER_QUEUE},
+        "task_routes": {READ_TASK: READ_QUEUE, EXPLAIN_TASK: READ_QUEUE, DELIVER_TASK: DELIVER_QUEUE},
         "task_time_limit": lease_seconds,
         "worker_prefetch_multiplier": 1,
         "worker_proc_alive_timeout": 120.0,
@@ -91,6 +93,10 @@ class Publisher:
     def read_exam(self, study_instance_uid: str, priority: int = 5) -> bool:
         """Wake a worker to read an exam. False: the broker is away."""
         return self._publish(READ_TASK, (study_instance_uid,), priority)
+
+    def explain(self, study_instance_uid: str) -> bool:
+        """Wake a worker to explain why an exam was not read, after what is to be read. False: the broker is away."""
+        return self._publish(EXPLAIN_TASK, (study_instance_uid,), PRIORITIES[-1])
 
     def deliver(self, reading_id: int, destination: str) -> bool:
         """Wake a worker to deliver a reading's results to a destination. False: the broker is away."""
@@ -152,9 +158,11 @@ class Waker:
         """Publish what is due at `now` and not on its way; returns how many messages."""
         release_dead(self._database, now)
         exams = due_exams(self._database, now)
+        unread = [(EXPLAIN_TASK, uid) for uid in due_explanations(self._database, now)]
         deliveries = pending_deliveries(self._database, now)
-        self._published = {key: at for key, at in self._published.items() if key in {*exams, *deliveries}}
+        self._published = {key: at for key, at in self._published.items() if key in {*exams, *unread, *deliveries}}
         count = sum(self._publisher.read_exam(uid) for uid in self._unpublished(READ_QUEUE, exams))
+        count += sum(self._publisher.explain(uid) for _, uid in self._unpublished(READ_QUEUE, unread))
         return count + sum(self._publisher.deliver(*pair) for pair in self._unpublished(DELIVER_QUEUE, deliveries))
 
     def _unpublished(self, queue: str, due: Sequence[T]) -> Iterator[T]:
@@ -191,6 +199,9 @@ def release_dead(database: Database, now: datetime) -> None:
     for study_instance_uid, owner in leased_exams(database):
         if is_dead(owner) and end_reading(database, study_instance_uid, owner, ExamStatus.READY, now, due_at=None):
             logger.error("ALARM the worker that read %s died; the exam is read again", study_instance_uid)
+    for study_instance_uid, owner in leased_explanations(database):
+        if is_dead(owner) and end_explanation(database, study_instance_uid, owner, now):
+            logger.error("ALARM the worker that explained %s died; it is explained again", study_instance_uid)
     for delivery_id, owner in leased_deliveries(database):
         if is_dead(owner) and reschedule(database, delivery_id, owner, "the worker that sent it died", now):
             logger.error("ALARM the worker of delivery %d died; it is sent again", delivery_id)

@@ -1,4 +1,4 @@
-"""The Celery app: its two tasks, cut where retries differ. Reading needs the model, delivering needs the PACS.
+"""The Celery app: its tasks, cut where retries differ. Reading and explaining need the model, delivering the PACS.
 
 Run as `celery -A node.worker worker -Q read` (prefork: a codec that crashes takes one child with it) and `-Q deliver`
 (threads: they wait for networks), with MAMMOCLIP_SETTINGS naming settings.toml. `mammoclip-node work` does both.
@@ -17,7 +17,7 @@ from typing import Any
 
 from celery import Celery, platforms, signals
 
-from node import outbox, pipeline
+from node import explaining, outbox, pipeline
 from node.broker import broker_url
 from node.database import open_database
 from node.errors import NodeError
@@ -25,7 +25,7 @@ from node.inference.load import load_model
 from node.inference.model import Model
 from node.owner import owner_name
 from node.settings import PARENT_VARIABLE, SETTINGS_VARIABLE, Settings, load_settings
-from node.wake import DELIVER_TASK, READ_TASK, Publisher, celery_settings
+from node.wake import DELIVER_TASK, EXPLAIN_TASK, READ_TASK, Publisher, celery_settings
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +90,33 @@ def read_exam(study_instance_uid: str) -> None:
         reading_id = pipeline.read_exam(bench, leased, work.model)
     except Exception as error:  # noqa: BLE001 - the top of a task: whatever happened, the exam gets its status
         pipeline.give_up(bench, leased, error, datetime.now(UTC))
+        work.publisher.explain(study_instance_uid)
         return
     if reading_id is None:  # new images came meanwhile: the exam is READY again
         work.publisher.read_exam(study_instance_uid)
     else:
-        for destination in outbox.destinations_due(bench.database, reading_id, datetime.now(UTC)):
-            work.publisher.deliver(reading_id, destination)
+        _wake_deliveries(reading_id)
+
+
+@app.task(name=EXPLAIN_TASK)  # type: ignore[untyped-decorator]
+def explain(study_instance_uid: str) -> None:
+    """Tell the destinations that want it why an exam was not read, if that is due and no other worker does."""
+    bench = work.bench
+    leased = explaining.lease(bench, study_instance_uid, datetime.now(UTC))
+    if leased is None:
+        return
+    try:
+        reading_id = explaining.explain(bench, leased, work.model)
+    except Exception as error:  # noqa: BLE001 - the top of a task: whatever happened, the explanation is let go of
+        explaining.give_up(bench, leased, error, datetime.now(UTC))
+        return
+    if reading_id is not None:
+        _wake_deliveries(reading_id)
+
+
+def _wake_deliveries(reading_id: int) -> None:
+    for destination in outbox.destinations_due(work.bench.database, reading_id, datetime.now(UTC)):
+        work.publisher.deliver(reading_id, destination)
 
 
 @app.task(name=DELIVER_TASK)  # type: ignore[untyped-decorator]
@@ -108,7 +129,8 @@ def deliver(reading_id: int, destination: str) -> None:
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _warm_up(**_: object) -> None:
     """A reader loads the model and the encoders' tables before its first exam; what fails is said by that exam."""
-    importlib.import_module("node.results.structured_report")
+    importlib.import_module("node.results.gate")
+    importlib.import_module("node.results.rendering")
     try:
         work.model()
     except (NodeError, OSError) as error:

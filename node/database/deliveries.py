@@ -23,6 +23,10 @@ class DeliveryStatus(StrEnum):
     """The destination took it at `sent_at`."""
     FAILED = "failed"
     """Given up; `reason` says why, a person must look."""
+    NOT_NEEDED = "not needed"
+    """The destination gets another form of the object; `reason` says which."""
+    QUARANTINED = "quarantined"
+    """The object did not pass the node's own checks, `reason` says which; it never leaves. A person must look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,9 @@ class Delivery:
     sop_instance_uid: str
     transfer_syntax_uid: str
     path: str
+    form: str
+    only_if_taken: str
+    only_if_refused: str
 
 
 def pending_deliveries(database: Database, now: datetime) -> list[tuple[int, str]]:
@@ -86,6 +93,11 @@ def mark_sent(database: Database, delivery_id: int, owner: str, now: datetime) -
 def mark_failed(database: Database, delivery_id: int, owner: str, reason: str) -> bool:
     """Give up, for a reason that a person reads. False: the lease was lost."""
     return _release(database, delivery_id, owner, status=DeliveryStatus.FAILED.value, reason=reason)
+
+
+def mark_not_needed(database: Database, delivery_id: int, owner: str, reason: str) -> bool:
+    """The destination gets another form instead, for good. False: the lease was lost."""
+    return _release(database, delivery_id, owner, status=DeliveryStatus.NOT_NEEDED.value, reason=reason)
 
 
 def reschedule(database: Database, delivery_id: int, owner: str, reason: str, due_at: datetime) -> bool:
@@ -159,4 +171,7 @@ def _delivery(row: DeliveryRow, result: ResultRow, study_instance_uid: str) -> D
         sop_instance_uid=result.sop_instance_uid,
         transfer_syntax_uid=result.transfer_syntax_uid,
         path=result.path,
+        form=result.form,
+        only_if_taken=row.only_if_taken,
+        only_if_refused=row.only_if_refused,
     )

@@ -32,6 +32,11 @@ class ExamRecord:
     selection_hash: str
     last_image_at: datetime
     updated_at: datetime
+    explain_due_at: datetime | None
+
+
+UNREAD = frozenset({ExamStatus.SKIPPED, ExamStatus.FAILED})
+"""Statuses of an exam that was not read: destinations may want to know why (see explanations.py)."""
 
 
 class ExamFields(TypedDict, total=False):
@@ -49,13 +54,13 @@ def exam_record(database: Database, study_instance_uid: str) -> ExamRecord | Non
     """One exam, None where nothing of that study arrived."""
     with database.read() as session:
         row = session.get(ExamRow, study_instance_uid)
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
 
 
 def exam_records(database: Database, limit: int = 1000) -> tuple[ExamRecord, ...]:
     """The exams that changed last, newest first."""
     with database.read() as session:
-        return tuple(_record(row) for row in session.scalars(_newest_first().limit(limit)))
+        return tuple(record_of(row) for row in session.scalars(_newest_first().limit(limit)))
 
 
 def due_exams(database: Database, now: datetime) -> list[str]:
@@ -98,7 +103,7 @@ def advance(
             session,
             update(ExamRow)
             .where(ExamRow.study_instance_uid == study_instance_uid, ExamRow.status == from_status)
-            .values(status=to_status.value, updated_at=now, **also),
+            .values(status=to_status.value, updated_at=now, explain_due_at=explanation_due(to_status, now), **also),
         )
 
 
@@ -130,18 +135,7 @@ def lease_exam(
             .returning(ExamRow)
             .execution_options(synchronize_session=False)
         ).one_or_none()
-        return None if row is None else _record(row)
-
-
-def renew_lease(database: Database, study_instance_uid: str, owner: str, now: datetime, lease_seconds: float) -> bool:
-    """Hold a leased exam longer. False: the lease was lost, stop reading."""
-    with database.write() as session:
-        return _changed(
-            session,
-            update(ExamRow)
-            .where(*_held_by(study_instance_uid, owner))
-            .values(lease_until=now + timedelta(seconds=lease_seconds)),
-        )
+        return None if row is None else record_of(row)
 
 
 def end_reading(
@@ -175,13 +169,24 @@ def held_exam(session: Session, study_instance_uid: str, owner: str) -> ExamRow 
 def let_go(row: ExamRow, to_status: ExamStatus, now: datetime, **also: Unpack[ExamFields]) -> None:
     """End a lease within a transaction: the pending status of newer images, else `to_status` with `also`."""
     if row.next_status is not None:
-        row.status = row.next_status
+        set_status(row, ExamStatus(row.next_status), now)
     else:
-        row.status = to_status.value
+        set_status(row, to_status, now)
         for name, value in also.items():
             setattr(row, name, value)
     row.next_status = row.lease_owner = row.lease_until = None
     row.updated_at = now
+
+
+def set_status(row: ExamRow, status: ExamStatus, now: datetime) -> None:
+    """Set a status within a transaction; an exam that is not read is to be explained from now on."""
+    row.status = status.value
+    row.explain_due_at = explanation_due(status, now)
+
+
+def explanation_due(status: ExamStatus, now: datetime) -> datetime | None:
+    """When an exam that takes `status` at `now` is to be explained; None: there is nothing to explain."""
+    return now if status in UNREAD else None
 
 
 def locked_exam(session: Session, study_instance_uid: str, now: datetime) -> ExamRow:
@@ -249,7 +254,8 @@ def _changed(session: Session, statement: Any) -> bool:
     return result.rowcount == 1
 
 
-def _record(row: ExamRow) -> ExamRecord:
+def record_of(row: ExamRow) -> ExamRecord:
+    """A row as a value."""
     values = {field.name: getattr(row, field.name) for field in fields(ExamRecord)}
     values["status"] = ExamStatus(row.status)
     values["next_status"] = None if row.next_status is None else ExamStatus(row.next_status)

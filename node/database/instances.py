@@ -48,7 +48,10 @@ COLUMNS = (
 )
 """Attributes of exam.Instance with a column of their own."""
 FACTS = tuple(field.name for field in fields(Instance) if field.name not in COLUMNS)
-"""The others, which stand in `header_json`."""
+"""The others, which stand in `header_json`; rows of earlier versions lack the latest."""
+TIMES = ("acquired_at", "exposed_at")
+LISTS = ("source_instance_uids", "spacing_mm", "orientation")
+"""What JSON has no type for."""
 
 
 def record_instance(database: Database, instance: Instance, is_ours: bool) -> Recorded:
@@ -131,14 +134,18 @@ _contents = select(*(getattr(InstanceRow, name) for name in COLUMNS), InstanceRo
 def _facts(instance: Instance) -> dict[str, Any]:
     facts: dict[str, Any] = {name: getattr(instance, name) for name in FACTS}
     facts["view"] = None if instance.view is None else [instance.view.laterality.value, instance.view.position.value]
-    facts["acquired_at"] = None if instance.acquired_at is None else instance.acquired_at.isoformat()
+    for name in TIMES:
+        facts[name] = None if facts[name] is None else facts[name].isoformat()
     return facts
 
 
 def _instance(*values: Any) -> Instance:
     facts = dict(values[-1])
-    view, acquired_at = facts["view"], facts["acquired_at"]
+    view = facts["view"]
     facts["view"] = None if view is None else View(Laterality(view[0]), ViewPosition(view[1]))
-    facts["acquired_at"] = None if acquired_at is None else datetime.fromisoformat(acquired_at)
+    for name in TIMES:
+        facts[name] = datetime.fromisoformat(facts[name]) if facts.get(name) else None
+    for name in LISTS:
+        facts[name] = tuple(facts.get(name, ()))
     facts["header"] = tuple((keyword, value) for keyword, value in facts["header"])
     return Instance(**dict(zip(COLUMNS, values, strict=False)), **facts)

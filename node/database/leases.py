@@ -1,4 +1,4 @@
-"""Who holds which exam and which delivery, and what was given up."""
+"""Who holds which exam, explanation and delivery, and what was given up."""
 
 from sqlalchemy import select
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -13,14 +13,18 @@ from sqlalchemy.orm import Session
 from node.database.deliveries import DeliveryStatus
 from node.database.engine import Database
 from node.database.exams import held_exam, let_go
+from node.database.explanations import held_explanation
 from node.database.schema import DeliveryRow, ReadingRow, ResultRow
 from node.exam import ExamStatus
-from node.results.reading import Reading, ResultKind
+from node.results.reading import DocumentReference, Outcome, Predecessor, Reading, ResultKind
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """One object made from a reading. `path` is its Part 10 file, `content_hash` the SHA-256 of that file."""
+    """One object made from a reading. `path` is its file, `content_hash` the SHA-256 of that file.
+
+    One with a `problem` is quarantined: it never leaves. It has no path where it could not even be written.
+    """
 
     kind: ResultKind
     sop_class_uid: str
@@ -28,11 +32,25 @@ class StoredResult:
     transfer_syntax_uid: str
     path: str
     content_hash: str
+    series_instance_uid: str = ""
+    """Empty in rows of version 0001."""
+    form: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One result to one destination, on the conditions of `rendering.Shipment`."""
+
+    sop_instance_uid: str
+    destination: str
+    only_if_taken: str = ""
+    only_if_refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredReading:
-    """A reading as the database holds it."""
+    """A reading, or why there is none, as the database holds it."""
 
     id: int
     study_instance_uid: str
@@ -48,17 +66,23 @@ class StoredReading:
     """What the status list and reports show: probabilities and findings, as JSON."""
     seconds: dict[str, float]
     supersedes_id: int | None
+    outcome: Outcome
+    reason: str
     results: tuple[StoredResult, ...]
 
 
 def identity_hash(reading: Reading) -> str:
-    """SHA-256, hexadecimal, over what makes a reading this reading: its images, its model, its settings."""
+    """SHA-256, hexadecimal, over what makes a reading this reading: its images, its model, its settings, and what
+    became of it where it was not read.
+    """
     model = reading.model
-    parts = [
+    parts: list[object] = [
         [list(pair) for pair in reading.selection],
         [model.name, model.version, model.weights_hash, model.variant, model.preset],
         reading.settings_hash,
     ]
+    if reading.outcome is not Outcome.READ:
+        parts.append([reading.outcome.value, reading.reason])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -83,17 +107,17 @@ def store_reading(
     owner: str,
     reading: Reading,
     results: Sequence[StoredResult],
-    destinations: Mapping[str, Sequence[ResultKind]],
+    addresses: Sequence[Address],
     *,
     prediction: Mapping[str, Any],
     seconds: Mapping[str, float],
     now: datetime,
 ) -> int | None:
-    """Store a reading, its results and their deliveries, and end the exam's lease as READ; all or nothing.
+    """Store a reading, its results and their deliveries, and end the exam's lease; all or nothing.
 
-    `destinations` maps a destination's name to the kinds it takes. Returns the reading's id, also where the same
-    reading was stored before (nothing is stored twice then). None: the lease was lost, or the images changed while
-    they were read: nothing is stored, and the exam will be read again.
+    The exam is READ, or SKIPPED with the reading's reason where every image was refused. Returns the reading's id, also
+    where the same reading was stored before (nothing is stored twice then). None: the lease was lost, or the images
+    changed while they were read: nothing is stored, and the exam will be read again.
     """
     with database.write() as session:
         exam = held_exam(session, reading.study_instance_uid, owner)
@@ -102,13 +126,58 @@ def store_reading(
         if exam.next_status is not None:
             let_go(exam, ExamStatus.READY, now)
             return None
-        let_go(exam, ExamStatus.READ, now, reason="", due_at=None, waiting_for="")
-        same = _same_reading(session, reading)
-        if same is not None:
-            return same.id
-        row = _add_reading(session, reading, prediction, seconds)
-        _add_results(session, row.id, results, destinations, now)
-        return row.id
+        status = ExamStatus.READ if reading.outcome is Outcome.READ else ExamStatus.SKIPPED
+        let_go(exam, status, now, reason=reading.reason, due_at=None, waiting_for="")
+        exam.explain_due_at = None
+        return _store(session, reading, results, addresses, prediction, seconds, now)
+
+
+def store_explanation(
+    database: Database,
+    owner: str,
+    reading: Reading,
+    results: Sequence[StoredResult],
+    addresses: Sequence[Address],
+    *,
+    prediction: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    now: datetime,
+) -> int | None:
+    """Store why an exam was not read, and end the lease of its explanation; the exam's status stays. All or nothing.
+
+    Returns the id as `store_reading` does. None: the lease was lost, or the exam is to be read after all.
+    """
+    with database.write() as session:
+        exam = held_explanation(session, reading.study_instance_uid, owner)
+        if exam is None:
+            return None
+        exam.explain_due_at = exam.lease_owner = exam.lease_until = None
+        return _store(session, reading, results, addresses, prediction, seconds, now)
+
+
+def predecessor_of(database: Database, study_instance_uid: str) -> tuple[Predecessor, tuple[StoredResult, ...]] | None:
+    """The study's last reading as the next one refers to it, with its results; None where there is none.
+
+    Its documents are the DICOM objects that were not quarantined; each names the destinations to which it was sent or
+    may have been: all that it was addressed to, except those that take another form of it.
+    """
+    with database.read() as session:
+        row = _last(session, study_instance_uid)
+        if row is None:
+            return None
+        results = _stored(session, row).results
+        addressed = session.execute(
+            select(ResultRow.sop_instance_uid, DeliveryRow.destination)
+            .join(DeliveryRow, DeliveryRow.result_id == ResultRow.id)
+            .where(ResultRow.reading_id == row.id, DeliveryRow.status != DeliveryStatus.NOT_NEEDED)
+            .order_by(DeliveryRow.id)
+        ).all()
+        documents = tuple(
+            _document(result, [name for uid, name in addressed if uid == result.sop_instance_uid])
+            for result in results
+            if not result.problem and result.sop_class_uid
+        )
+        return Predecessor(row.number, row.read_at, documents), results
 
 
 def stored_reading(database: Database, reading_id: int) -> StoredReading | None:
@@ -134,6 +203,26 @@ def _next_number(session: Session, study_instance_uid: str) -> int:
     return (last or 0) + 1
 
 
+def _last(session: Session, study_instance_uid: str) -> ReadingRow | None:
+    return session.scalars(
+        select(ReadingRow)
+        .where(ReadingRow.study_instance_uid == study_instance_uid)
+        .order_by(ReadingRow.number.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def _document(result: StoredResult, destinations: Iterable[str]) -> DocumentReference:
+    return DocumentReference(
+        kind=result.kind,
+        form=result.form,
+        series_instance_uid=result.series_instance_uid,
+        sop_class_uid=result.sop_class_uid,
+        sop_instance_uid=result.sop_instance_uid,
+        destinations=tuple(dict.fromkeys(destinations)),
+    )
+
+
 def _same_reading(session: Session, reading: Reading) -> ReadingRow | None:
     return session.scalars(
         select(ReadingRow).where(
@@ -143,15 +232,32 @@ def _same_reading(session: Session, reading: Reading) -> ReadingRow | None:
     ).one_or_none()
 
 
+def _store(
+    session: Session,
+    reading: Reading,
+    results: Sequence[StoredResult],
+    addresses: Sequence[Address],
+    prediction: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    now: datetime,
+) -> int:
+    same = _same_reading(session, reading)
+    if same is not None:
+        return same.id
+    row = _add_reading(session, reading, prediction, seconds)
+    ids = _add_results(session, row.id, results)
+    problems = {result.sop_instance_uid: result.problem for result in results}
+    session.add_all(
+        _delivery(address, row.id, ids[address.sop_instance_uid], problems[address.sop_instance_uid], now)
+        for address in addresses
+    )
+    return row.id
+
+
 def _add_reading(
     session: Session, reading: Reading, prediction: Mapping[str, Any], seconds: Mapping[str, float]
 ) -> ReadingRow:
-    previous = session.scalar(
-        select(ReadingRow.id)
-        .where(ReadingRow.study_instance_uid == reading.study_instance_uid)
-        .order_by(ReadingRow.number.desc())
-        .limit(1)
-    )
+    previous = _last(session, reading.study_instance_uid)
     row = ReadingRow(
         study_instance_uid=reading.study_instance_uid,
         number=reading.number,
@@ -165,35 +271,36 @@ def _add_reading(
         settings_hash=reading.settings_hash,
         prediction_json=dict(prediction),
         seconds_json=dict(seconds),
-        supersedes_id=previous,
+        supersedes_id=None if previous is None else previous.id,
+        outcome=reading.outcome.value,
+        reason=reading.reason,
     )
     session.add(row)
     session.flush()
     return row
 
 
-def _add_results(
-    session: Session,
-    reading_id: int,
-    results: Sequence[StoredResult],
-    destinations: Mapping[str, Sequence[ResultKind]],
-    now: datetime,
-) -> None:
-    for result in results:
-        row = ResultRow(reading_id=reading_id, **_columns(result))
-        session.add(row)
-        session.flush()
-        session.add_all(
-            DeliveryRow(
-                result_id=row.id,
-                reading_id=reading_id,
-                destination=name,
-                status=DeliveryStatus.PENDING.value,
-                due_at=now,
-            )
-            for name, kinds in destinations.items()
-            if result.kind in kinds
-        )
+def _add_results(session: Session, reading_id: int, results: Sequence[StoredResult]) -> dict[str, int]:
+    """The row of each result; SOP Instance UID to its id."""
+    rows = [ResultRow(reading_id=reading_id, **_columns(result)) for result in results]
+    session.add_all(rows)
+    session.flush()
+    return {row.sop_instance_uid: row.id for row in rows}
+
+
+def _delivery(address: Address, reading_id: int, result_id: int, problem: str, now: datetime) -> DeliveryRow:
+    """What did not pass the node's own checks is addressed, so that everybody sees where it is missing, and kept."""
+    status = DeliveryStatus.QUARANTINED if problem else DeliveryStatus.PENDING
+    return DeliveryRow(
+        result_id=result_id,
+        reading_id=reading_id,
+        destination=address.destination,
+        status=status.value,
+        due_at=now,
+        reason=problem,
+        only_if_taken=address.only_if_taken,
+        only_if_refused=address.only_if_refused,
+    )
 
 
 def _columns(result: StoredResult) -> dict[str, str]:
@@ -217,6 +324,8 @@ def _stored(session: Session, row: ReadingRow) -> StoredReading:
         prediction=dict(row.prediction_json),
         seconds=dict(row.seconds_json),
         supersedes_id=row.supersedes_id,
+        outcome=Outcome(row.outcome),
+        reason=row.reason,
         results=tuple(stored_result(result) for result in rows),
     )
 
@@ -230,4 +339,7 @@ def stored_result(row: ResultRow) -> StoredResult:
         transfer_syntax_uid=row.transfer_syntax_uid,
         path=row.path,
         content_hash=row.content_hash,
+        series_instance_uid=row.series_instance_uid,
+        form=row.form,
+        problem=row.problem,
     )

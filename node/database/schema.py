@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -12,6 +12,8 @@ UID_LENGTH = 64
 """PS3.5 9.1."""
 HASH_LENGTH = 64
 """SHA-256, hexadecimal."""
+NOTHING = text("''")
+"""The empty string as a server default, in a form that alembic can compare."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -67,7 +69,7 @@ class InstanceRow(Table):
 
 
 class ExamRow(Table):
-    """Where the exam of one study stands."""
+    """Where the exam of one study stands. The lease is that of its reader, or of who explains why it was not read."""
 
     __tablename__ = "exams"
     __table_args__ = (Index(None, "status", "due_at"),)
@@ -92,10 +94,12 @@ class ExamRow(Table):
     """exam.selection_hash of the present choice."""
     last_image_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    explain_due_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
+    """SKIPPED and FAILED: when destinations are to be told why, at the earliest; None: that is done with."""
 
 
 class ReadingRow(Table):
-    """One stored reading; a later number supersedes an earlier one."""
+    """One stored reading, or why there is none; a later number supersedes an earlier one."""
 
     __tablename__ = "readings"
     __table_args__ = (
@@ -120,10 +124,14 @@ class ReadingRow(Table):
     seconds_json: Mapped[dict[str, float]] = mapped_column(JSON)
     """Seconds in each stage."""
     supersedes_id: Mapped[int | None] = mapped_column(ForeignKey("readings.id"))
+    outcome: Mapped[str] = mapped_column(String(32), server_default="read")
+    """results.reading.Outcome."""
+    reason: Mapped[str] = mapped_column(Text, server_default=NOTHING)
+    """Why the exam was not read; empty where it was."""
 
 
 class ResultRow(Table):
-    """One DICOM object made from a reading."""
+    """One object made from a reading; with a problem it never leaves the node."""
 
     __tablename__ = "results"
 
@@ -135,6 +143,11 @@ class ResultRow(Table):
     transfer_syntax_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
     path: Mapped[str] = mapped_column(Text)
     content_hash: Mapped[str] = mapped_column(String(HASH_LENGTH))
+    series_instance_uid: Mapped[str] = mapped_column(String(UID_LENGTH), server_default=NOTHING)
+    form: Mapped[str] = mapped_column(String(32), server_default=NOTHING)
+    """results.reading.EncodedResult.form."""
+    problem: Mapped[str] = mapped_column(Text, server_default=NOTHING)
+    """Why it must not leave; empty where it may."""
 
 
 class DeliveryRow(Table):
@@ -154,3 +167,7 @@ class DeliveryRow(Table):
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     reason: Mapped[str] = mapped_column(Text, default="")
+    only_if_taken: Mapped[str] = mapped_column(String(UID_LENGTH), server_default=NOTHING)
+    """Sent only where the destination takes this SOP Class UID; empty: always."""
+    only_if_refused: Mapped[str] = mapped_column(String(UID_LENGTH), server_default=NOTHING)
+    """Sent only where the destination does not take it; empty: always."""

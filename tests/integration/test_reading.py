@@ -16,9 +16,10 @@ from node.database.deliveries import DeliveryStatus, deliveries_of
 from node.database.exams import ExamRecord, exam_record
 from node.database.readings import readings_of
 from node.errors import MAX_ATTEMPTS, SettingsError
-from node.exam import ExamStatus, instance_of
+from node.exam import ExamStatus
 from node.inference.load import load_model
 from node.inference.model import Model
+from node.instance import instance_of
 from node.intake import receive
 from node.mammography.views import LCC, LMLO, RCC
 from node.owner import owner_name
@@ -253,7 +254,7 @@ def test_exam_that_kills_its_workers_is_given_up(desk: Desk) -> None:
 def test_delivery_waits_for_a_destination_that_is_down_and_others_do_not(desk: Desk) -> None:
     here, later = Pacs(free_port()), Pacs(free_port())
     destinations = tuple(
-        Destination(name, "dicom", "127.0.0.1", pacs.port, "PACS", timeout_seconds=3)
+        Destination(name, "dicom", "127.0.0.1", pacs.port, "PACS", timeout_seconds=3, objects=("SR", "SEG", "SC"))
         for name, pacs in (("here", here), ("later", later))
     )
     desk.bench = replace(desk.bench, settings=replace(desk.bench.settings, destinations=destinations))
@@ -282,7 +283,7 @@ def test_delivery_waits_for_a_destination_that_is_down_and_others_do_not(desk: D
 
 def test_refused_object_is_given_up_and_said_while_the_others_are_sent(desk: Desk) -> None:
     pacs = Pacs(free_port(), statuses={SecondaryCaptureImageStorage: 0x0124})
-    destination = Destination("pacs", "dicom", "127.0.0.1", pacs.port, "PACS", timeout_seconds=3)
+    destination = Destination("pacs", "dicom", "127.0.0.1", pacs.port, "PACS", timeout_seconds=3, objects=("SR", "SC"))
     desk.bench = replace(desk.bench, settings=replace(desk.bench.settings, destinations=(destination,)))
     study = desk.receive(mammograms.exam())
     reading_id = desk.read(study)

@@ -12,12 +12,11 @@ from node.cli import main
 from node.database import Database, open_database, upgrade
 from node.database.deliveries import lease_deliveries, pending_deliveries
 from node.database.exams import end_reading, exam_record, lease_exam
-from node.database.readings import store_reading
+from node.database.readings import Address, store_reading
 from node.exam import ExamStatus
 from node.intake import receive
 from node.mammography.views import STANDARD_VIEWS
 from node.owner import owner_name
-from node.results.reading import ResultKind
 from node.settings import ExamSettings
 from node.wake import DELIVER_QUEUE, READ_QUEUE, Publisher, Waker
 from tests.node.database.values import STUDY, a_reading, a_result, an_instance
@@ -129,7 +128,7 @@ def test_delivery_of_a_dead_sender_is_due_again(database: Database, publisher: P
         "elsewhere/1/2/3",
         a_reading(),
         [a_result()],
-        {"pacs": [ResultKind.STRUCTURED_REPORT]},
+        [Address(a_result().sop_instance_uid, "pacs")],
         prediction={},
         seconds={},
         now=now,

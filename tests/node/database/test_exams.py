@@ -18,7 +18,6 @@ from node.database.exams import (
     exam_records,
     lease_exam,
     locked_exam,
-    renew_lease,
 )
 from node.exam import TRANSITIONS, ExamStatus
 from tests.node.database.values import NOW, STUDY
@@ -71,18 +70,15 @@ def test_due_exams_by_status_time_and_priority(database: Database) -> None:
     assert due_exams(database, NOW) == ["1.2", "1.1", "1.4", "1.6"]
 
 
-def test_a_lease_is_held_renewed_and_taken_over_when_it_ran_out(database: Database) -> None:
+def test_a_lease_is_held_and_taken_over_when_it_ran_out(database: Database) -> None:
     put(database, ExamStatus.READY, selection_hash="s" * 64)
     first = lease_exam(database, STUDY, "first", NOW, 60)
     assert first is not None
     assert (first.status, first.attempts, first.selection_hash) == (ExamStatus.READING, 1, "s" * 64)
     assert lease_exam(database, STUDY, "second", NOW + timedelta(seconds=59), 60) is None
-    assert renew_lease(database, STUDY, "first", NOW + timedelta(seconds=30), 60)
-    assert lease_exam(database, STUDY, "second", LATER, 60) is None
     second = lease_exam(database, STUDY, "second", NOW + timedelta(seconds=90), 60)
     assert second is not None
     assert second.attempts == 2
-    assert not renew_lease(database, STUDY, "first", LATER, 60)
     assert not end_reading(database, STUDY, "first", ExamStatus.FAILED, LATER, reason="late")
     assert end_reading(database, STUDY, "second", ExamStatus.READY, LATER, reason="server away", due_at=LATER)
     assert [record.reason for record in exam_records(database)] == ["server away"]

@@ -42,6 +42,6 @@ def test_our_results_are_known_by_their_uid(database: Database) -> None:
         locked_exam(session, STUDY, NOW).status = "ready"
     lease_exam(database, STUDY, "worker", NOW, 60)
     result = a_result()
-    store_reading(database, "worker", a_reading(), [result], {}, prediction={}, seconds={}, now=NOW)
+    store_reading(database, "worker", a_reading(), [result], [], prediction={}, seconds={}, now=NOW)
     assert is_our_result(database, result.sop_instance_uid)
     assert not is_our_result(database, "2.25.1")

@@ -14,7 +14,7 @@ from node.database.readings import (
 )
 from node.exam import ExamStatus
 from node.results.reading import ResultKind
-from tests.node.database.values import NOW, STUDY, a_reading, a_result
+from tests.node.database.values import NOW, STUDY, a_reading, a_result, addresses
 
 SR, SC = ResultKind.STRUCTURED_REPORT, ResultKind.SECONDARY_CAPTURE
 DESTINATIONS = {"PACS": (SR, SC), "REPORTS": (SR,)}
@@ -27,12 +27,13 @@ def lease(database: Database, owner: str = "worker") -> None:
 
 
 def store(database: Database, *, number: int = 1, content: str = "a", owner: str = "worker") -> int | None:
+    results = [a_result(SR, number=number), a_result(SC, number=number + 10)]
     return store_reading(
         database,
         owner,
         a_reading(number=number, content=content),
-        [a_result(SR, number=number), a_result(SC, number=number + 10)],
-        DESTINATIONS,
+        results,
+        addresses(results, DESTINATIONS),
         prediction={"exam_probability": 0.25},
         seconds={"infer": 0.5},
         now=NOW,

@@ -1,8 +1,9 @@
 """Real-looking values for the database tests."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from node.database.readings import StoredResult
+from node.database.readings import Address, StoredResult
 from node.exam import Instance
 from node.mammography.views import BREASTS, LMLO, View
 from node.results.reading import BreastAssessment, ModelIdentity, Reading, ResultKind
@@ -59,3 +60,13 @@ def a_result(kind: ResultKind = ResultKind.STRUCTURED_REPORT, *, number: int = 1
         path=f"results/{number}.dcm",
         content_hash="c" * 64,
     )
+
+
+def addresses(results: Sequence[StoredResult], destinations: Mapping[str, Sequence[ResultKind]]) -> list[Address]:
+    """Each result to the destinations that take its kind."""
+    return [
+        Address(result.sop_instance_uid, name)
+        for result in results
+        for name, kinds in destinations.items()
+        if result.kind in kinds
+    ]
