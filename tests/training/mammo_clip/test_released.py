@@ -1,0 +1,139 @@
+"""Files made in exactly the released layout: by torch.save, with omegaconf's own objects inside."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from training.mammo_clip.importing import RECORD, WEIGHTS, import_checkpoint, load_pretrained
+from training.mammo_clip.model import EfficientNetEncoder, published
+from training.mammo_clip.released import CheckpointError, read_released
+
+omegaconf = pytest.importorskip("omegaconf", reason="the test extra is not installed")
+
+
+@pytest.fixture(scope="module")
+def b2_state():
+    torch.manual_seed(0)
+    return published("b2").state_dict()
+
+
+def released(state, **more):
+    """Top keys as trainer.py of the authors writes them."""
+    config = omegaconf.OmegaConf.create(
+        {
+            "model": {"name": "clip_custom", "temperature": 0.07, "text_encoder": {"cache_dir": "somewhere/else"}},
+            "transform": {"train": {"scale": [0.8, 1.2]}},
+        }
+    )
+    held = omegaconf.OmegaConf.to_container(config)
+    held["transform"]["train"]["scale"] = config.transform.train.scale  # a ListConfig, as in the released files
+    held["model"]["text_encoder"] = config.model.text_encoder
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 5e-5}]}
+    return {
+        "model": state,
+        "optimizer": optimizer,
+        "scheduler": {},
+        "config": held,
+        "epoch": 10,
+        "train_loss": 1.5,
+    } | more
+
+
+def test_pretraining_checkpoint_is_converted_once_and_loads_again(tmp_path, b2_state):
+    source = tmp_path / "b2-model-best-epoch-10.tar"
+    old = b2_state | {"text_encoder.text_encoder.embeddings.position_ids": torch.arange(512)[None]}
+    torch.save(released({f"module.{key}": value for key, value in old.items()}), source)
+    read = import_checkpoint(source, tmp_path / "imported")
+    record = json.loads((tmp_path / "imported" / RECORD).read_text())
+    assert (read.kind, read.variant) == ("pretrained", "b2")
+    assert record["config"]["transform"]["train"]["scale"] == [0.8, 1.2]
+    assert record["config"]["model"]["text_encoder"] == {"cache_dir": "somewhere/else"}
+    assert (record["epoch"], record["train_loss"], record["tensors"]) == (10, 1.5, len(b2_state))
+    assert "CC BY-NC-SA 4.0" in record["licence"]
+    assert "optimizer" not in record
+    assert (tmp_path / "imported" / WEIGHTS).stat().st_size < 480e6
+    loaded = load_pretrained(tmp_path / "imported").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in b2_state.items())
+
+
+def test_variant_is_told_by_shape_and_not_by_name(tmp_path, b2_state):
+    path = tmp_path / "b5-model-best-epoch-7.tar"
+    torch.save(released(b2_state), path)
+    assert read_released(path).variant == "b2"
+
+
+def test_classifier_and_factor_files_are_told_apart(tmp_path):
+    trunk = {f"image_encoder.{key}": value for key, value in EfficientNetEncoder("b2").state_dict().items()}
+    head = {"classifier.classification_head.weight": torch.ones(1, 1408)}
+    head["classifier.classification_head.bias"] = torch.ones(1)
+    classifier, factor = tmp_path / "upmc_best_aucroc_ver084.pth", tmp_path / "best.pkl"
+    figures = {"predictions": np.arange(4.0), "epoch": 8, "auroc": np.float64(0.8), "f1": 0.4}
+    torch.save({"model": trunk | head, **figures}, classifier)
+    torch.save(trunk | {"pool.0.0.weight": torch.ones(2, 2), "pool.0.0.bias": torch.ones(2)}, factor)
+    assert import_checkpoint(classifier, tmp_path / "c").kind == "classifier"
+    assert import_checkpoint(factor, tmp_path / "f").kind == "factor"
+    assert "predictions" not in json.loads((tmp_path / "c" / RECORD).read_text())
+
+
+def test_detector_file_is_recognised(tmp_path):
+    path = tmp_path / "detector.pth"
+    torch.save({"state_dict": {"efficientnet._conv_head.weight": torch.ones(2048, 512, 1, 1)}, "MAP": 0.3}, path)
+    read = import_checkpoint(path, tmp_path / "d")
+    assert (read.kind, read.variant, read.record["MAP"]) == ("detector", "b5", 0.3)
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
+def test_key_that_does_not_fit_is_named_and_nothing_is_written(tmp_path, b2_state, change):
+    state = dict(b2_state)
+    if change == "missing":
+        del state["logit_scale"]
+    elif change == "unexpected":
+        state["image_encoder.extra"] = torch.ones(1)
+    else:
+        state["logit_scale"] = torch.ones(3)
+    path = tmp_path / "model.tar"
+    torch.save(released(state), path)
+    name = "image_encoder.extra" if change == "unexpected" else "logit_scale"
+    with pytest.raises(CheckpointError, match=rf"model.tar: does not fit: {name}"):
+        import_checkpoint(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("touched-by-a-pickle",)
+
+
+def test_malicious_pickle_runs_nothing(tmp_path, monkeypatch, b2_state):
+    monkeypatch.chdir(tmp_path)
+    torch.save(released({"logit_scale": b2_state["logit_scale"]}, config=Malicious()), tmp_path / "model.tar")
+    with pytest.raises(CheckpointError, match=r"model.tar: refused: it wants \w+\.mkdir"):
+        read_released(tmp_path / "model.tar")
+    assert not (tmp_path / "touched-by-a-pickle").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", pickle.dumps([1, 2])], ids=["empty", "cut", "a list"])
+def test_file_that_is_no_checkpoint_is_refused_with_its_name_and_a_cure(tmp_path, content):
+    path = tmp_path / "model.tar"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model.tar: "):
+        read_released(path)
+
+
+def test_truncated_file_is_refused(tmp_path, b2_state):
+    path = tmp_path / "model.tar"
+    torch.save(released({"logit_scale": b2_state["logit_scale"]}), path)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(CheckpointError, match="fetch it again"):
+        read_released(path)
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path):
+    path = tmp_path / "resnet.pth"
+    torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)}, path)
+    with pytest.raises(CheckpointError, match=r"no checkpoint of Mammo-CLIP: its keys are conv1\.weight"):
+        read_released(path)
