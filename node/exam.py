@@ -1,19 +1,20 @@
 """An exam is a value: the mammography instances of one study, which four are read, and whether it is complete."""
 
 import json
-import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 
-from pydicom import Dataset
-from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
-from node.errors import ViewError
-from node.mammography import views
+from node.instance import FOR_PRESENTATION, FOR_PROCESSING, MAMMOGRAM_CLASSES
+from node.instance import MG_FOR_PRESENTATION as MG_FOR_PRESENTATION
+from node.instance import MG_FOR_PROCESSING as MG_FOR_PROCESSING
+from node.instance import Instance as Instance
+from node.instance import instance_of as instance_of
 from node.mammography.views import STANDARD_VIEWS, View
 from node.settings import ExamSettings
 
@@ -45,43 +46,6 @@ TRANSITIONS: dict[ExamStatus, frozenset[ExamStatus]] = {
     ExamStatus.SKIPPED: frozenset({ExamStatus.READY, ExamStatus.WAITING}),
     ExamStatus.FAILED: frozenset({ExamStatus.READY, ExamStatus.WAITING, ExamStatus.SKIPPED}),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One received SOP instance, by what its header says. Built once, at receipt, by `exam.instance_of(dataset)`.
-
-    `view` is None where side or view cannot be told; `view_problem` then says why in words. `content_hash` is the
-    SHA-256 of the encoded data set as received, hexadecimal. `acquired_at` is Acquisition Date and Time (falling back
-    to Content, then Series), None if unknown; naive, as DICOM has it.
-    """
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    study_instance_uid: str
-    series_instance_uid: str
-    content_hash: str
-    path: str
-    received_at: datetime
-    modality: str
-    view: View | None
-    view_problem: str | None
-    patient_fingerprint: str
-    """SHA-256 over Patient ID, Issuer and Birth Date: tells patients apart without naming them."""
-    presentation_intent_type: str
-    rows: int
-    columns: int
-    acquired_at: datetime | None
-    is_tomosynthesis: bool = False
-    is_synthetic_2d: bool = False
-    is_partial_view: bool = False
-    has_implant: bool = False
-    is_implant_displaced: bool = False
-    is_quality_control: bool = False
-    excluding_modifier: str | None = None
-    """Meaning of a view modifier that makes the image none of a screening set: magnification, spot, specimen."""
-    header: tuple[tuple[str, str], ...] = ()
-    """Keyword and value pairs that routing rules may match; no patient attributes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,86 +87,18 @@ class Standing:
     due_at: datetime | None
 
 
-MG_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"
-MG_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
-SECONDARY_CAPTURES = frozenset(
-    {"1.2.840.10008.5.1.4.1.1.7", *(f"1.2.840.10008.5.1.4.1.1.7.{kind}" for kind in (1, 2, 3, 4))}
-)
-"""Secondary Capture Image Storage and its multi-frame forms: single bit, grayscale byte, grayscale word, true color."""
-MAMMOGRAM_CLASSES = SECONDARY_CAPTURES | {MG_FOR_PRESENTATION, MG_FOR_PROCESSING}
-"""SOP classes that may hold a mammogram to be read; each also needs Modality MG and a known side and view."""
-
-FOR_PRESENTATION = "FOR PRESENTATION"
-FOR_PROCESSING = "FOR PROCESSING"
-INTENT_OF_CLASS = {MG_FOR_PRESENTATION: FOR_PRESENTATION, MG_FOR_PROCESSING: FOR_PROCESSING}
-"""Presentation Intent Type where the data set does not state it (PS3.3 C.8.11.1)."""
-
-# fmt: off
-ROUTING_KEYWORDS = (
-    "Modality", "SOPClassUID", "Manufacturer", "ManufacturerModelName", "SoftwareVersions",
-    "DeviceSerialNumber", "DetectorID", "StationName", "InstitutionName", "InstitutionalDepartmentName",
-    "StudyDescription", "SeriesDescription", "ProtocolName", "RequestedProcedureDescription",
-    "BodyPartExamined", "PresentationIntentType", "ImageType", "ImageLaterality", "ViewPosition",
-    "BreastImplantPresent", "PartialView", "QualityControlImage",
-)
-# fmt: on
-"""What routing rules may match, beside SourceApplicationEntityTitle of the file meta: nothing about the patient."""
-
 PATIENTS_DIFFER = "patients differ"
 TOMOSYNTHESIS = "tomosynthesis, not read"
 ONLY_SYNTHESISED = "only synthesised views"
 A_MAMMOGRAM = "a mammogram"
 
 
-def instance_of(
-    dataset: Dataset,
-    *,
-    content_hash: str,
-    path: str,
-    received_at: datetime,
-    from_patient_orientation: bool,
-) -> Instance:
-    """What a data set's header says; pixel data is not needed. `from_patient_orientation` as in views.view_of.
-
-    Odd values count as absent where only sorting and routing want them. Raises ValueError or TypeError where an
-    element that tells what the image is cannot be read as its VR says.
-    """
-    modality = _text(dataset, "Modality")
-    sop_class_uid = _text(dataset, "SOPClassUID")
-    view, view_problem = _view(dataset, modality, sop_class_uid, from_patient_orientation)
-    intent = _text(dataset, "PresentationIntentType") or INTENT_OF_CLASS.get(sop_class_uid, "")
-    return Instance(
-        sop_instance_uid=_text(dataset, "SOPInstanceUID"),
-        sop_class_uid=sop_class_uid,
-        study_instance_uid=_text(dataset, "StudyInstanceUID"),
-        series_instance_uid=_text(dataset, "SeriesInstanceUID"),
-        content_hash=content_hash,
-        path=path,
-        received_at=received_at,
-        modality=modality,
-        view=view,
-        view_problem=view_problem,
-        patient_fingerprint=_patient_fingerprint(dataset),
-        presentation_intent_type=intent,
-        rows=_count(dataset, "Rows"),
-        columns=_count(dataset, "Columns"),
-        acquired_at=_acquired_at(dataset),
-        is_tomosynthesis=views.is_tomosynthesis(dataset),
-        is_synthetic_2d=views.is_synthetic_2d(dataset),
-        is_partial_view=views.is_partial_view(dataset),
-        has_implant=views.has_implant(dataset),
-        is_implant_displaced=views.is_implant_displaced(dataset),
-        is_quality_control=views.is_quality_control_image(dataset),
-        excluding_modifier=views.excluding_modifier(dataset),
-        header=_routing_header(dataset),
-    )
-
-
 def assemble(study_instance_uid: str, instances: Sequence[Instance], settings: ExamSettings) -> Exam:
     """The exam of one study from the instances that count, in any order. Pure.
 
-    Of several images of one view the choice is (see `_preference`): For Presentation before For Processing; acquired
-    before synthesised; whole before partial; implant displaced before not; then the later acquisition; then the larger.
+    Of several images of one view the choice is (see `_preference`): For Presentation before For Processing, or after
+    it with `prefer_for_processing` unless it was exposed later; acquired before synthesised; whole before partial; implant displaced before not;
+    then the later acquisition; then the larger.
     """
     exam = Exam(study_instance_uid, tuple(instances), chosen=(), problem=None)
     if len({instance.patient_fingerprint for instance in instances}) > 1:
@@ -211,7 +107,8 @@ def assemble(study_instance_uid: str, instances: Sequence[Instance], settings: E
     if not readable:
         return replace(exam, problem=_problem(instances, settings))
     of_view = {view: [instance for instance in readable if instance.view == view] for view in STANDARD_VIEWS}
-    return replace(exam, chosen=tuple((view, max(same, key=_preference)) for view, same in of_view.items() if same))
+    chosen = tuple((view, _chosen(same, settings)) for view, same in of_view.items() if same)
+    return replace(exam, chosen=chosen)
 
 
 def why_not_read(instance: Instance, settings: ExamSettings) -> str | None:
@@ -239,9 +136,10 @@ def completeness(exam: Exam, settings: ExamSettings, now: datetime) -> Completen
     """Whether an exam is read at `now`. Pure.
 
     The four standard views are complete at once, unless something better is likely to follow: one of them is
-    For Processing, or an image of the study is a part of a view or shows an implant (then further images of the
-    same view follow). Everything else waits `settle_seconds` after the last image; an exam without all four views is
-    then read only with `read_incomplete`.
+    For Processing without the For Presentation image on which its marks are to stand; the site prefers For Processing
+    and one of them is not; or an image of the study is a part of a view or shows an implant (then further images of
+    the same view follow). Everything else waits `settle_seconds` after the last image; an exam without all four views
+    is then read only with `read_incomplete`.
     """
     due_at = last_image_at(exam) + timedelta(seconds=settings.settle_seconds)
     waiting_for = _waiting_for(exam, settings)
@@ -273,14 +171,91 @@ def last_image_at(exam: Exam) -> datetime:
 
 
 def selection_of(exam: Exam) -> tuple[tuple[str, str], ...]:
-    """Sorted (SOP Instance UID, content hash) of the chosen images: what a reading is a reading of."""
-    return tuple(sorted((instance.sop_instance_uid, instance.content_hash) for _, instance in exam.chosen))
+    """Sorted (SOP Instance UID, content hash) of the images of a reading: those that are read and those marked."""
+    images = [image for _, image in (*exam.chosen, *displayed_twins(exam))]
+    return tuple(sorted((image.sop_instance_uid, image.content_hash) for image in images))
 
 
 def selection_hash(exam: Exam) -> str:
-    """SHA-256, hexadecimal, over the choice of images and their views; another one where patients differ."""
-    chosen = [[view.name, image.sop_instance_uid, image.content_hash] for view, image in exam.chosen]
-    return sha256(json.dumps([chosen, exam.alarm]).encode()).hexdigest()
+    """SHA-256, hexadecimal, over the images read, those marked in their stead, and their views; another one where
+    patients differ.
+
+    A displayed twin that comes after the reading changes it: the exam is read again, and the marks then stand where
+    they are seen.
+    """
+    chosen, twins = (
+        [[view.name, image.sop_instance_uid, image.content_hash] for view, image in images]
+        for images in (exam.chosen, displayed_twins(exam))
+    )
+    stated = [chosen, exam.alarm, twins] if twins else [chosen, exam.alarm]
+    return sha256(json.dumps(stated).encode()).hexdigest()
+
+
+def displayed_twins(exam: Exam) -> tuple[tuple[View, Instance], ...]:
+    """By view, the image that is displayed in the stead of the chosen one; no entry where there is none."""
+    twins = [(view, displayed_twin(exam, image)[0]) for view, image in exam.chosen]
+    return tuple((view, twin) for view, twin in twins if twin is not None)
+
+
+def displayed_twin(exam: Exam, instance: Instance) -> tuple[Instance | None, str]:
+    """The For Presentation image on which the marks of a For Processing image stand, else None and why, in words.
+
+    It is of the same study, side and view; its Source Image Sequence names `instance`, or both state one Acquisition
+    Date and Time; and Rows, Columns, Imager Pixel Spacing and Patient Orientation are stated and equal, so that a
+    pixel of one is that pixel of the other. None and no words where `instance` is no For Processing image.
+    """
+    if instance.presentation_intent_type != FOR_PROCESSING:
+        return None, ""
+    raw = {image.sop_instance_uid for image in exam.instances if image.presentation_intent_type == FOR_PROCESSING}
+    candidates = sorted((image for image in exam.instances if _may_be_displayed(image, instance)), key=_preference)
+    reasons = {image: _why_no_twin(image, instance, raw) for image in candidates}
+    named_first = sorted(candidates, key=lambda image: instance.sop_instance_uid in image.source_instance_uids)
+    twins = [image for image in named_first if not reasons[image]]
+    if twins:
+        return twins[-1], ""
+    where = "marks stand on the For Processing image: "
+    return None, where + (reasons[named_first[-1]] if named_first else "no For Presentation image of its view")
+
+
+def _may_be_displayed(image: Instance, instance: Instance) -> bool:
+    return (
+        image.presentation_intent_type == FOR_PRESENTATION
+        and image.modality == "MG"
+        and image.view == instance.view
+        and image.study_instance_uid == instance.study_instance_uid
+        and image.patient_fingerprint == instance.patient_fingerprint
+        and image.excluding_modifier is None
+        and not (image.is_tomosynthesis or image.is_synthetic_2d or image.is_quality_control)
+    )
+
+
+def _why_no_twin(image: Instance, instance: Instance, raw: AbstractSet[str]) -> str:
+    """Why a For Presentation image is not known to show the very pixels of `instance`; "" where it is.
+
+    `raw`: the For Processing images of the study. One that names another of them was made from that one, whatever its
+    time says.
+    """
+    is_named = instance.sop_instance_uid in image.source_instance_uids
+    if not is_named and raw & set(image.source_instance_uids):
+        return "the For Presentation image was made from another one"
+    if not is_named and (image.exposed_at is None or image.exposed_at != instance.exposed_at):
+        return "the For Presentation image neither names it as its source nor has its acquisition time"
+    if (image.rows, image.columns) != (instance.rows, instance.columns):
+        return "the For Presentation image has other rows or columns"
+    if not image.spacing_mm or image.spacing_mm != instance.spacing_mm:
+        return "the For Presentation image has another or no pixel spacing"
+    if not image.orientation or image.orientation != instance.orientation:
+        return "the For Presentation image has another or no patient orientation"
+    return ""
+
+
+def _chosen(same: Sequence[Instance], settings: ExamSettings) -> Instance:
+    """Of the readable images of one view, the one that is read; a repeat is never passed over for earlier raw data."""
+    displayed = [image for image in same if image.presentation_intent_type == FOR_PRESENTATION]
+    raw = [image for image in same if image.presentation_intent_type == FOR_PROCESSING and not image.is_synthetic_2d]
+    last = max((image.exposed_at for image in displayed if image.exposed_at), default=None)
+    current = [image for image in raw if last is None or image.exposed_at is None or image.exposed_at >= last]
+    return max(current if settings.prefer_for_processing and current else same, key=_preference)
 
 
 def _preference(instance: Instance) -> tuple[object, ...]:
@@ -320,8 +295,11 @@ def _waiting_for(exam: Exam, settings: ExamSettings) -> str:
         return A_MAMMOGRAM
     if exam.missing():
         return _names(exam.missing())
-    if any(image.presentation_intent_type == FOR_PROCESSING for _, image in exam.chosen):
+    intents = [image.presentation_intent_type for _, image in exam.chosen]
+    if intents.count(FOR_PROCESSING) > len(displayed_twins(exam)):
         return "settling: For Processing alone"
+    if settings.prefer_for_processing and FOR_PRESENTATION in intents:
+        return "settling: For Presentation alone"
     readable = [instance for instance in exam.instances if why_not_read(instance, settings) is None]
     if any(instance.is_partial_view for instance in readable):
         return "settling: partial view"
@@ -332,68 +310,3 @@ def _waiting_for(exam: Exam, settings: ExamSettings) -> str:
 
 def _names(missing: Sequence[View]) -> str:
     return ", ".join(view.name for view in missing)
-
-
-def _view(
-    dataset: Dataset, modality: str, sop_class_uid: str, from_patient_orientation: bool
-) -> tuple[View | None, str | None]:
-    """View and problem. Only what may be a mammogram is asked for its view: elsewhere the answer means nothing."""
-    if modality != "MG" or sop_class_uid not in MAMMOGRAM_CLASSES:
-        return None, None
-    try:
-        return views.view_of(dataset, from_patient_orientation=from_patient_orientation), None
-    except ViewError as error:
-        return None, str(error)
-
-
-def _patient_fingerprint(dataset: Dataset) -> str:
-    identity = [_text(dataset, keyword) for keyword in ("PatientID", "IssuerOfPatientID", "PatientBirthDate")]
-    return sha256(json.dumps(identity).encode()).hexdigest()
-
-
-def _routing_header(dataset: Dataset) -> tuple[tuple[str, str], ...]:
-    pairs = [(keyword, _text(dataset, keyword)) for keyword in ROUTING_KEYWORDS]
-    meta = getattr(dataset, "file_meta", None)
-    if meta is not None:
-        pairs.append(("SourceApplicationEntityTitle", _text(meta, "SourceApplicationEntityTitle")))
-    return tuple((keyword, value) for keyword, value in pairs if value)
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    """One element as text, several values joined by a backslash; empty where absent or not readable as its VR says."""
-    try:
-        value = dataset.get(keyword)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, NotImplementedError):
-        return ""
-    if value is None or (isinstance(value, Sequence) and not isinstance(value, str) and not len(value)):
-        return ""
-    values = value if isinstance(value, MultiValue) else [value]
-    return "\\".join(str(item) for item in values).replace("\0", "").strip()
-
-
-def _count(dataset: Dataset, keyword: str) -> int:
-    text = _text(dataset, keyword)
-    return int(text) if text.isdecimal() else 0
-
-
-def _acquired_at(dataset: Dataset) -> datetime | None:
-    """Acquisition, else Content, else Series date and time, as stated: without time zone."""
-    stated = [_text(dataset, "AcquisitionDateTime")]
-    stated += [
-        _text(dataset, f"{event}Date") + _text(dataset, f"{event}Time")
-        for event in ("Acquisition", "Content", "Series")
-    ]
-    return next((time for time in map(_moment, stated) if time is not None), None)
-
-
-def _moment(text: str) -> datetime | None:
-    """A DT, or a DA with a TM (PS3.5 6.2): YYYYMMDD, then as much of HHMMSS.FFFFFF as is there."""
-    match = re.match(r"(\d{8})(\d{2})?(\d{2})?(\d{2})?(?:\.(\d{1,6}))?", text)
-    if match is None:
-        return None
-    date, hour, minute, second, fraction = match.groups()
-    digits = f"{date}{hour or '00'}{minute or '00'}{second or '00'}{(fraction or '0').ljust(6, '0')}"
-    try:
-        return datetime.strptime(digits, "%Y%m%d%H%M%S%f")
-    except ValueError:
-        return None

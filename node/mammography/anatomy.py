@@ -24,7 +24,7 @@ from node.mammography.views import Laterality, View, ViewPosition
 
 CENTRAL_SHARE = 0.1
 """Central: no farther from the nipple line than this share of the breast's depth."""
-SAME_LESION_SHARE = 0.15
+SAME_LESION_SHARE = 0.25
 """A finding of CC and one of MLO may be one lesion where their nipple distances differ by no more than this."""
 CHEST_WALL_SHARE = 0.1
 """The chest wall's edge is the outermost column that shows this share of the breast's height."""
