@@ -106,7 +106,6 @@ NOT_ATTEMPTED = Code("111225", "DCM", "Not Attempted")
 """The four of CID 6042."""
 
 COLLOCATION_ANALYSIS = Code("133884007", "SCT", "Spatial collocation analysis")
-QUALITY_ANALYSIS = Code("133887000", "SCT", "Image quality analysis")
 COMPOSITION_ANALYSIS = Code("133890006", "SCT", "Breast composition analysis")
 OVERALL_ANALYSIS = Code("111234", "DCM", "Overall Impression / Recommendation Analysis")
 """Of CID 6043 Types of Mammography CAD Analysis."""

@@ -54,7 +54,7 @@ class Library:
         return tuple(self.position(image.sop_instance_uid) for image in self.images if image.view == view)
 
     def references(self) -> list[Dataset]:
-        """The images as data sets of class, instance and series, for the evidence sequence."""
+        """The images as data sets of class, instance and series, as `evidence.study_item` takes them."""
         return [_reference(image) for image in self.images]
 
     def container(self) -> Dataset:

@@ -26,7 +26,8 @@ from node.results.cad_summary import (
     summary_of_detections,
 )
 from node.results.content_items import Relationship
-from node.results.document import DISCLAIMER, images_known, new_document, series_references, to_result
+from node.results.document import DISCLAIMER, images_known, new_document, to_result
+from node.results.evidence import predecessors, study_item
 from node.results.reading import EncodedResult, Outcome, Reading, ResultKind, UnreadView
 
 SERIES_DESCRIPTION = "AI mammography CAD (research)"
@@ -57,37 +58,13 @@ def encode(reading: Reading, sources: Mapping[View, Dataset], profile: CadProfil
     dataset.PerformedProcedureCodeSequence = []
     dataset.CompletionFlag = "COMPLETE"
     dataset.VerificationFlag = "UNVERIFIED"
-    evidence = Dataset()
-    evidence.StudyInstanceUID = reading.study_instance_uid
-    evidence.ReferencedSeriesSequence = series_references(library.references(), "ReferencedSOPSequence")
-    dataset.CurrentRequestedProcedureEvidenceSequence = [evidence]
-    predecessors = _predecessors(reading, name)
-    if predecessors:
-        dataset.PredecessorDocumentsSequence = predecessors
-    if not _has_private_code(reading, profile):
-        del dataset.CodingSchemeIdentificationSequence
+    dataset.CurrentRequestedProcedureEvidenceSequence = [study_item(reading.study_instance_uid, library.references())]
+    replaced = predecessors(reading, ResultKind.CAD_REPORT, name)
+    if replaced:
+        dataset.PredecessorDocumentsSequence = replaced
+    dataset.pop("CodingSchemeIdentificationSequence", None)
     dataset.update(_content(reading, images_known(reading, sources)[0], library, profile))
     return to_result(dataset, ResultKind.CAD_REPORT, name)
-
-
-def _predecessors(reading: Reading, name: str) -> list[Dataset]:
-    """The CAD report of the reading before, in the same form where there is one (PS3.3 C.17.2)."""
-    documents = reading.predecessor.documents if reading.predecessor else ()
-    same_kind = [document for document in documents if document.kind is ResultKind.CAD_REPORT]
-    replaced = [document for document in same_kind if document.form == name] or same_kind
-    if not replaced:
-        return []
-    references = []
-    for document in replaced:
-        reference = Dataset()
-        reference.SOPClassUID = document.sop_class_uid
-        reference.SOPInstanceUID = document.sop_instance_uid
-        reference.SeriesInstanceUID = document.series_instance_uid
-        references.append(reference)
-    study = Dataset()
-    study.StudyInstanceUID = reading.study_instance_uid
-    study.ReferencedSeriesSequence = series_references(references, "ReferencedSOPSequence")
-    return [study]
 
 
 def _content(reading: Reading, source: Dataset, library: Library, profile: CadProfile) -> Dataset:
@@ -165,11 +142,6 @@ def _numbers(reading: Reading) -> list[Dataset]:
     return [_value(reading, side, value) for side, value in values if value is not None]
 
 
-def _has_private_code(reading: Reading, profile: CadProfile) -> bool:
-    """The suspicion index is the only code of ours in this object."""
-    return profile.exam_value == "number" and not names.writes_probability(reading)
-
-
 def _value(reading: Reading, side: Code, probability: float) -> Dataset:
     laterality = items.code(Relationship.HAS_CONCEPT_MOD, cad_codes.LATERALITY, side)
     if names.writes_probability(reading):
@@ -177,4 +149,7 @@ def _value(reading: Reading, side: Code, probability: float) -> Dataset:
         return items.number(
             Relationship.HAS_PROPERTIES, codes.PROBABILITY_OF_CANCER, percentage, codes.PERCENT, laterality
         )
-    return items.number(Relationship.HAS_PROPERTIES, codes.SUSPICION_INDEX, probability, codes.NO_UNITS, laterality)
+    meaning = items.text(Relationship.HAS_CONCEPT_MOD, codes.EQUIVALENT_MEANING, codes.SUSPICION_INDEX_WORDS)
+    return items.number(
+        Relationship.HAS_PROPERTIES, codes.SUSPICION_INDEX, probability, codes.NO_UNITS, meaning, laterality
+    )

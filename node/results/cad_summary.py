@@ -34,19 +34,26 @@ class Attempt:
 
 
 def detections_of(reading: Reading, profile: CadProfile) -> tuple[Attempt, ...]:
-    """What was looked for: in the views read with success, in those that were not without. None: not attempted."""
+    """What was looked for in single images: findings, in the views read with success and in the unread without; and
+    what is wrong with the image. None: not attempted.
+    """
     if reading.outcome is Outcome.NOT_ATTEMPTED:
         return ()
     by_code: dict[Code, list[FindingKind]] = {}
     for kind in _kinds(reading):
         by_code.setdefault(cad_codes.SINGLE_IMAGE_FINDINGS[kind], []).append(kind)
-    tried = [(tuple(view.view for view in reading.views), True), (tuple(view.view for view in reading.unread), False)]
-    return tuple(
+    lesions = [
         _detection(reading, profile, code, kinds, views, succeeded)
-        for views, succeeded in tried
+        for views, succeeded in _tried(reading)
         for code, kinds in by_code.items()
-        if views
-    )
+    ]
+    return (*lesions, *_quality_detections(reading))
+
+
+def _tried(reading: Reading) -> list[tuple[tuple[View, ...], bool]]:
+    """The views on which the model succeeded, and those on which it did not."""
+    tried = [(tuple(view.view for view in reading.views), True), (tuple(view.view for view in reading.unread), False)]
+    return [(views, succeeded) for views, succeeded in tried if views]
 
 
 def _kinds(reading: Reading) -> Iterable[FindingKind]:
@@ -80,21 +87,23 @@ def parameters_of(reading: Reading) -> tuple[str, ...]:
     )
 
 
-def analyses_of(reading: Reading) -> tuple[Attempt, ...]:
-    """Image quality, CC beside MLO, composition and the exam as a whole, those that were attempted."""
-    return (*_quality_analyses(reading), *_correspondence_analyses(reading), *_exam_analyses(reading))
-
-
-def _quality_analyses(reading: Reading) -> list[Attempt]:
-    """Measured on every image whose pixels could be read; an exam that was not read has those that say so alone."""
+def _quality_detections(reading: Reading) -> list[Attempt]:
+    """Image quality is a finding in a single image (CID 6014), measured wherever pixels could be read; of an exam that
+    failed it is known where something was found alone.
+    """
     measured = [view.view for view in reading.views] + [view.view for view in reading.unread if view.quality]
-    was_read = reading.outcome in (Outcome.READ, Outcome.REFUSED)
-    failed = [view.view for view in reading.unread if was_read and not view.quality]
+    is_complete = reading.outcome in (Outcome.READ, Outcome.REFUSED)
+    unreadable = [view.view for view in reading.unread if is_complete and not view.quality]
     return [
-        Attempt(cad_codes.QUALITY_ANALYSIS, tuple(views), succeeded, QUALITY)
-        for views, succeeded in ((measured, True), (failed, False))
+        Attempt(cad_codes.IMAGE_QUALITY, tuple(views), succeeded, QUALITY)
+        for views, succeeded in ((measured, True), (unreadable, False))
         if views
     ]
+
+
+def analyses_of(reading: Reading) -> tuple[Attempt, ...]:
+    """CC beside MLO, composition and the exam as a whole, those that were attempted."""
+    return (*_correspondence_analyses(reading), *_exam_analyses(reading))
 
 
 def _correspondence_analyses(reading: Reading) -> list[Attempt]:
@@ -117,14 +126,17 @@ def _was_compared(reading: Reading, cc: View, mlo: View) -> bool:
 
 
 def _exam_analyses(reading: Reading) -> list[Attempt]:
+    """Values of the exam as a whole: a view that was not read has no part in them."""
     values = [reading.exam_probability, *(breast.probability for breast in reading.breasts)]
     attempted = [
         (cad_codes.COMPOSITION_ANALYSIS, reading.density is not None),
         (cad_codes.OVERALL_ANALYSIS, any(value is not None for value in values)),
     ]
-    views = tuple(view.view for view in reading.views)
     return [
-        Attempt(code, views, True, "", parameters_of(reading)) for code, was_made in attempted if was_made and views
+        Attempt(code, views, succeeded, "", parameters_of(reading))
+        for code, was_made in attempted
+        if was_made
+        for views, succeeded in _tried(reading)
     ]
 
 
