@@ -96,9 +96,9 @@ A_MAMMOGRAM = "a mammogram"
 def assemble(study_instance_uid: str, instances: Sequence[Instance], settings: ExamSettings) -> Exam:
     """The exam of one study from the instances that count, in any order. Pure.
 
-    Of several images of one view the choice is (see `_preference`): For Presentation before For Processing, or after
-    it with `prefer_for_processing` unless it was exposed later; acquired before synthesised; whole before partial; implant displaced before not;
-    then the later acquisition; then the larger.
+    Of several images of one view the choice is: For Presentation before For Processing, or, with
+    `prefer_for_processing`, the other way round (see `_chosen`); acquired before synthesised; whole before partial;
+    implant displaced before not; then the later acquisition; then the larger.
     """
     exam = Exam(study_instance_uid, tuple(instances), chosen=(), problem=None)
     if len({instance.patient_fingerprint for instance in instances}) > 1:
