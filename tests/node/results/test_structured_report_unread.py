@@ -9,8 +9,8 @@ from pydicom import Dataset
 
 from node.mammography.quality import CODES, QualityReason
 from node.mammography.views import LMLO, RMLO
-from node.results import structured_report
-from tests.node.results import exams
+from node.results import segmentation, structured_report
+from tests.node.results import cad_exams, exams, validators
 from tests.node.results.report_exams import READINGS
 from tests.node.results.test_structured_report import named, report
 
@@ -104,3 +104,18 @@ def test_the_same_reading_gives_the_same_bytes(name):
     first, second = (structured_report.encode(READINGS[name](), exams.sources()).content for _ in range(2))
     assert first == second
     assert pydicom.dcmread(BytesIO(first)).SOPInstanceUID.startswith("2.25.")
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_dciodvfy_finds_nothing_in_any_report(name, tmp_path):
+    made = READINGS[name]()
+    segmentations = segmentation.encode(made, exams.sources())
+    content = structured_report.encode(made, exams.sources(), segmentations).content
+    assert validators.iod_complaints(content, tmp_path) == []
+
+
+def test_odd_headers_give_a_valid_report(tmp_path):
+    headers = cad_exams.odd_headers()
+    made = exams.reading(headers=headers)
+    content = structured_report.encode(made, headers, segmentation.encode(made, headers)).content
+    assert validators.iod_errors(content, tmp_path) == []
