@@ -1,0 +1,257 @@
+"""Reports of screening as a small grammar: which sentences may be said of a finding, and what a sentence says.
+
+The published sentence lists are finite expansions of attribute x subtype x position x depth x side (repository of
+arXiv 2405.12255, `prompts.json`). Here the rules stand themselves, in words of their own: sentences are drawn from them
+or enumerated, and `parse` reads one back. No sentence is both positive and negative.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from node.mammography.findings import Depth, Place, Sector
+from node.mammography.views import Laterality
+
+# fmt: off
+POSITIONS = (
+    "", "upper", "lower", "inner", "outer", "upper outer", "upper inner", "lower outer", "lower inner", "subareolar",
+)
+# fmt: on
+DEPTHS = ("", "anterior", "mid", "posterior")
+SIDES: dict[Laterality, str] = {Laterality.RIGHT: "right", Laterality.LEFT: "left"}
+_SIDE_OF = {word: side for side, word in SIDES.items()}
+_DEPTH_WORDS = {Depth.ANTERIOR: "anterior", Depth.MIDDLE: "mid", Depth.POSTERIOR: "posterior"}
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where: `position` of POSITIONS, `depth` of DEPTHS, "" where it is not said; `side` None where it is not said."""
+
+    position: str = ""
+    depth: str = ""
+    side: Laterality | None = None
+
+    def words(self, part: str = "breast") -> str:
+        """ "upper outer right breast at mid depth"."""
+        place = " ".join(word for word in (self.position, SIDES[self.side] if self.side else "", part) if word)
+        return f"{place} at {self.depth} depth" if self.depth else place
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One finding as sentences name it.
+
+    `subtypes` stand before the `noun`, `benign` before it in sentences that say the finding is there and harmless.
+    `parts` are where it can lie; `located` False: it has no position. `plural` agrees the verb.
+    """
+
+    noun: str
+    subtypes: tuple[str, ...]
+    benign: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ("breast",)
+    located: bool = True
+    plural: bool = False
+
+
+ATTRIBUTES: dict[str, Attribute] = {
+    "Mass": Attribute(
+        "mass",
+        (
+            "", "suspicious", "possible", "questioned", "questionable", "obscured", "indeterminate", "irregular",
+            "spiculated", "new",
+        ),
+        ("stable", "stable benign", "circumscribed benign", "biopsied benign"),
+    ),
+    "Suspicious_Calcification": Attribute(
+        "calcifications",
+        tuple(
+            " ".join(word for word in pair if word)
+            for pair in product(
+                ("suspicious", "possible", "questioned", "questionable", "indeterminate", "pleomorphic"),
+                ("", "new", "grouped", "clustered", "segmental", "linear"),
+            )
+        ),
+        (
+            "vascular", "skin", "rod-like", "dystrophic", "popcorn", "secretory", "rim", "eggshell", "suture",
+            "diffusely scattered punctate", "stable benign",
+        ),
+        plural=True,
+    ),
+    "Architectural_Distortion": Attribute(
+        "architectural distortion", ("", "suspicious", "possible", "questioned", "questionable"), ("post-surgical",)
+    ),
+    "Global_Asymmetry": Attribute("global asymmetry", ("", "new", "increased", "increasing"), ("stable",)),
+    "Focal_Asymmetry": Attribute(
+        "focal asymmetry", ("", "suspicious", "possible", "questioned", "questionable", "indeterminate"), ("stable",)
+    ),
+    "Asymmetry": Attribute(
+        "asymmetry",
+        ("", "questionable", "possible", "suspicious", "indeterminate", "developing", "questioned"),
+        ("stable",),
+    ),
+    "Suspicious_Lymph_Node": Attribute(
+        "lymph node",
+        ("suspicious", "possible", "questioned", "questionable", "enlarged", "rounded", "indeterminate"),
+        ("normal",),
+        parts=("axilla", "axillary tail", "breast"),
+        located=False,
+    ),
+    "Nipple_Retraction": Attribute(
+        "nipple retraction", ("", "new", "suspicious", "possible", "questioned"), ("longstanding",), located=False
+    ),
+    "Skin_Retraction": Attribute("skin retraction", ("", "new", "suspicious"), ("longstanding",)),
+    "Skin_Thickening": Attribute(
+        "skin thickening", ("", "new", "suspicious", "possible", "questioned", "questionable"), ("stable",)
+    ),
+}  # fmt: skip
+"""By the names of VinDr-Mammo's findings. A bare "calcifications" is in no list: it says neither."""
+
+NEGATIONS = ("there is no {}", "no {} is seen", "no evidence of {}", "{} is not seen", "without {}")
+NO_FINDING = ("no suspicious finding", "no mammographic evidence of malignancy", "negative mammogram")
+
+
+def positive(name: str, subtype: str, location: Location) -> str:
+    """ "there is a spiculated mass in the upper outer right breast at mid depth". Raises KeyError, ValueError."""
+    attribute = ATTRIBUTES[name]
+    if subtype not in attribute.subtypes:
+        raise ValueError(f"{name} has no subtype {subtype!r}; known: {', '.join(map(repr, attribute.subtypes))}")
+    return _there_is(attribute, subtype, location)
+
+
+def benign(name: str, kind: str, location: Location) -> str:
+    """A sentence that names the finding and calls it harmless: negative for the suspicious finding."""
+    attribute = ATTRIBUTES[name]
+    if kind not in attribute.benign:
+        raise ValueError(f"{name} has no benign kind {kind!r}; known: {', '.join(map(repr, attribute.benign))}")
+    return _there_is(attribute, kind, location)
+
+
+def negative(name: str, form: int = 0, side: Laterality | None = None) -> str:
+    """ "there is no mass in the right breast"; `form` is an index in NEGATIONS."""
+    attribute = ATTRIBUTES[name]
+    words = NEGATIONS[form].format(f"suspicious {attribute.noun}" if attribute.plural else attribute.noun)
+    words = words.replace(" is ", " are ") if attribute.plural else words
+    return f"{words} in the {Location(side=side).words(attribute.parts[0])}" if side else words
+
+
+def _there_is(attribute: Attribute, adjectives: str, location: Location) -> str:
+    phrase = f"{adjectives} {attribute.noun}".strip()
+    verb = "are" if attribute.plural else "is"
+    article = "" if attribute.plural or attribute.noun.endswith(("tion", "ing")) else _article(phrase)
+    where = location if attribute.located else Location(side=location.side)
+    return f"there {verb} {article}{phrase} in the {where.words(attribute.parts[0])}"
+
+
+def _article(phrase: str) -> str:
+    return "an " if phrase[0] in "aeiou" else "a "
+
+
+def locations(side: Laterality | None) -> Iterator[Location]:
+    """All 40 of one side."""
+    return (Location(position, depth, side) for position, depth in product(POSITIONS, DEPTHS))
+
+
+def positives(name: str, side: Laterality | None) -> tuple[str, ...]:
+    """Every positive sentence of a finding on one side."""
+    attribute = ATTRIBUTES[name]
+    places = locations(side) if attribute.located else iter([Location(side=side)])
+    return tuple(dict.fromkeys(positive(name, kind, place) for place in places for kind in attribute.subtypes))
+
+
+def negatives(name: str, side: Laterality | None) -> tuple[str, ...]:
+    """Every negative sentence of a finding on one side: negations, and what is there and harmless."""
+    attribute = ATTRIBUTES[name]
+    places = locations(side) if attribute.located else iter([Location(side=side)])
+    harmless = (benign(name, kind, place) for place in places for kind in attribute.benign)
+    return tuple(dict.fromkeys([*(negative(name, form, side) for form in range(len(NEGATIONS))), *harmless]))
+
+
+def report(
+    found: Sequence[tuple[str, Location]], absent: Sequence[str], side: Laterality | None, chance: random.Random
+) -> list[str]:
+    """Sentences for one breast: one for each finding, one for each absent one, in any order.
+
+    `found` are names with their locations: where a box or a mask tells the place, its words are true. Without a
+    finding a general sentence stands for all negatives.
+    """
+    if not found:
+        return [chance.choice(NO_FINDING)]
+    sentences = [positive(name, chance.choice(ATTRIBUTES[name].subtypes), place) for name, place in found]
+    sentences += [negative(name, chance.randrange(len(NEGATIONS)), side) for name in absent]
+    chance.shuffle(sentences)
+    return list(dict.fromkeys(sentences))
+
+
+def location_of(place: Place | None, side: Laterality | None) -> Location:
+    """The words that one view can tell: depth, and upper or lower in an MLO, inner or outer in a CC."""
+    if place is None:
+        return Location(side=side)
+    sector = "" if place.sector in (None, Sector.CENTRAL) else str(place.sector)
+    return Location(sector, _DEPTH_WORDS[place.depth], side)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a phrase says: the finding's words without place and negation, where, and whether it is said not to be."""
+
+    finding: str
+    location: Location
+    negated: bool
+    view: str = ""
+    """ "CC", "MLO", or ""."""
+
+
+_NEGATION = re.compile(r"\b(no|not|without|never|absence of|negative for|free of)\b")
+_EMPTY_WORDS = re.compile(
+    r"\b(there (is|are)|(is|are) not seen|(is|are) seen|evidence of|absence of|negative for|free of|no|not|without|"
+    r"in|on|at|of|the|an|a|view|views|depth|breast|breasts|quadrant|is|are|any)\b"
+)
+_POSITION = re.compile(r"\b(upper|lower|superior|inferior)?[\s-]*\b(outer|inner|lateral|medial)?\b")
+_SAME = {"superior": "upper", "inferior": "lower", "lateral": "outer", "medial": "inner"}
+_RETRO = re.compile(r"\b(sub|retro|peri)-?areolar\b")
+
+
+def parse(phrase: str) -> Statement:
+    """Read a phrase such as "no spiculated mass in the upper outer left breast". Raises ValueError without a finding.
+
+    Side, view, position and depth become the location, for a mask; what is left names the finding, for the text tower.
+    """
+    words = re.sub(r"[^a-z0-9 -]", " ", phrase.lower())
+    side, words = _take(words, r"\b(right|left)\b")
+    view, words = _take(words, r"\b(cc|mlo|craniocaudal|mediolateral oblique)\b")
+    depth, words = _take(words, r"\b(anterior|mid|middle|posterior)\b(?= (third|depth|breast)|$)")
+    position, words = _position(words)
+    negated = _NEGATION.search(words) is not None
+    finding = " ".join(_EMPTY_WORDS.sub(" ", words).replace("third", " ").split())
+    if not finding:
+        raise ValueError(f"{phrase!r} names no finding")
+    where = Location(position, {"middle": "mid"}.get(depth, depth), _SIDE_OF.get(side))
+    views = {"craniocaudal": "CC", "mediolateral oblique": "MLO"}
+    return Statement(finding, where, negated, views.get(view, view.upper()))
+
+
+def _take(words: str, pattern: str) -> tuple[str, str]:
+    """The first match and the words without it; "" where there is none."""
+    found = re.search(pattern, words)
+    if found is None:
+        return "", words
+    return found.group(1), f"{words[: found.start()]} {words[found.end() :]}"
+
+
+def _position(words: str) -> tuple[str, str]:
+    retro = _RETRO.search(words)
+    if retro is not None:
+        return "subareolar", f"{words[: retro.start()]} {words[retro.end() :]}"
+    for found in _POSITION.finditer(words):
+        parts = [_SAME.get(part, part) for part in found.groups() if part]
+        if parts:
+            return " ".join(parts), f"{words[: found.start()]} {words[found.end() :]}"
+    return "", words
+
+
+def mirrored(sentence: str) -> str:
+    """The sentence of the image flipped left to right: "left" and "right" change places."""
+    swap = {"left": "right", "right": "left"}
+    return re.sub(r"\b(left|right)\b", lambda found: swap[found.group(1)], sentence)
