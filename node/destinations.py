@@ -1,6 +1,6 @@
 """Where results go, which objects each destination gets, and in what form. A table of presets, and what cannot work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from node.errors import SettingsError
@@ -8,9 +8,17 @@ from node.errors import SettingsError
 PROTOCOLS = ("dicom", "dicomweb", "hl7")
 OBJECTS = ("CADSR", "SR", "GSPS", "SC", "SCVIEW", "SEG", "LABELMAP", "HEATMAP", "KOS")
 """What `objects` may name: the values of results.reading.ResultKind that a site chooses."""
+MESSAGE = "ORU"
+"""What a destination by protocol "hl7" gets instead of objects."""
 FRAMES = ("source", "own")
-RENDERING_INTENTS = ("required", "optional", "not", "omit")
+FINDINGS = ("mass", "suspicious_calcification", "architectural_distortion", "asymmetry")
+"""What `cad.required_at` may name: the values of mammography.findings.FindingKind."""
+BELOW = ("optional", "not", "omit")
 EXAM_VALUES = ("text", "number", "none")
+EXPLAINING = frozenset({"CADSR", "SR", MESSAGE})
+"""What can say why an exam was not read."""
+FRAMED = frozenset({"SEG", "LABELMAP", "HEATMAP"})
+"""What `segmentation_frame` shapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +60,10 @@ class Destination:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The objects that it gets; none where it gets a message."""
-        if self.objects is not None or self.protocol == "hl7":
-            return self.objects or ()
-        return self._preset.objects
+        """The kinds that it gets, as values of results.reading.ResultKind."""
+        if self.protocol == "hl7":
+            return (MESSAGE,)
+        return self._preset.objects if self.objects is None else self.objects
 
     @property
     def frame(self) -> str:
@@ -64,12 +72,14 @@ class Destination:
 
     @property
     def wants_unread(self) -> bool:
-        """Whether it is told why an exam was not read."""
-        return self._preset.explain_unread if self.explain_unread is None else self.explain_unread
+        """Whether it is told why an exam was not read: by its own setting, or its preset's where its objects can."""
+        if self.explain_unread is not None:
+            return self.explain_unread
+        return self.protocol != "hl7" and self._preset.explain_unread and bool(EXPLAINING & set(self.kinds))
 
     @property
     def _preset(self) -> "Preset":
-        return PRESETS[self.preset or DEFAULT_PRESET]
+        return PRESETS.get(self.preset or DEFAULT_PRESET, PRESETS[DEFAULT_PRESET])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +102,92 @@ PRESETS: dict[str, Preset] = {
 
 def check_destination(destination: Destination, where: str) -> None:
     """Refuse what cannot work, and say why. Raises SettingsError that names the key."""
-    if destination.preset and destination.preset not in PRESETS:
-        raise SettingsError(f"{where}.preset: no preset {destination.preset!r}; known: {', '.join(PRESETS)}")
-    for key, holds in _needs(destination).items():
-        if not holds():
-            raise SettingsError(
-                f"{where}.{key}: cannot be {getattr(destination, key)!r} for a destination by protocol "
-                f"{destination.protocol!r}"
-            )
+    for key, is_wrong, why in _CANNOT_WORK:
+        if is_wrong(destination):
+            raise SettingsError(f"{where}.{key}: {why.format(d=destination)}")
 
 
-def _needs(destination: Destination) -> dict[str, Callable[[], bool]]:
-    has_host = destination.protocol in ("dicom", "hl7")
-    return {
-        "protocol": lambda: destination.protocol in PROTOCOLS,
-        "host": lambda: not has_host or bool(destination.host),
-        "port": lambda: not has_host or is_port(destination.port),
-        "ae_title": lambda: destination.protocol != "dicom" or is_ae_title(destination.ae_title),
-        "url": lambda: destination.protocol != "dicomweb" or destination.url.startswith(("http://", "https://")),
-        "timeout_seconds": lambda: destination.timeout_seconds > 0,
-        "objects": lambda: set(destination.kinds) <= set(OBJECTS),
-        "segmentation_frame": lambda: destination.frame in FRAMES,
-    }
+def _unknown(names: Iterable[str], known: Iterable[str]) -> set[str]:
+    return set(names) - set(known)
+
+
+_OBJECTS = ", ".join(OBJECTS)
+_CANNOT_WORK: tuple[tuple[str, Callable[[Destination], bool], str], ...] = (
+    ("protocol", lambda d: d.protocol not in PROTOCOLS, f"must be one of {', '.join(PROTOCOLS)}"),
+    ("timeout_seconds", lambda d: d.timeout_seconds <= 0, "must be above 0"),
+    # where it is
+    (
+        "host",
+        lambda d: d.protocol == "dicomweb" and bool(d.host or d.port or d.ae_title),
+        'dicomweb is reached at url alone; host, port and ae_title belong to protocol "dicom"',
+    ),
+    (
+        "url",
+        lambda d: d.protocol != "dicomweb" and bool(d.url or d.username),
+        '{d.protocol} is reached at host and port; url and username belong to protocol "dicomweb"',
+    ),
+    (
+        "url",
+        lambda d: d.protocol == "dicomweb" and not d.url.startswith(("http://", "https://")),
+        "must begin with http:// or https://",
+    ),
+    ("host", lambda d: d.protocol != "dicomweb" and not d.host, "missing: where is the destination?"),
+    ("port", lambda d: d.protocol != "dicomweb" and not is_port(d.port), "must be 1 to 65535"),
+    ("ae_title", lambda d: d.protocol == "dicom" and not is_ae_title(d.ae_title), "must have 1 to 16 characters"),
+    ("ae_title", lambda d: d.protocol == "hl7" and bool(d.ae_title), "HL7 knows no AE title"),
+    # what it gets
+    ("preset", lambda d: d.preset not in ("", *PRESETS), f"no such preset; known: {', '.join(PRESETS)}"),
+    (
+        "objects",
+        lambda d: d.protocol == "hl7" and bool(d.preset or d.objects is not None),
+        "an HL7 destination gets one message for each reading, and no objects; leave objects and preset out",
+    ),
+    ("objects", lambda d: d.objects == (), f"is empty: nothing would ever be sent; choose of {_OBJECTS}"),
+    ("objects", lambda d: bool(_unknown(d.objects or (), OBJECTS)), f"unknown; choose of {_OBJECTS}"),
+    ("objects", lambda d: len(set(d.kinds)) != len(d.kinds), "names one twice"),
+    ("objects", lambda d: d.kinds == ("KOS",), "KOS names the other objects of a destination; alone it names nothing"),
+    (
+        "objects",
+        lambda d: {"SEG", "LABELMAP"} <= set(d.kinds),
+        "SEG and LABELMAP are the same regions twice; with LABELMAP alone, SEG goes where LABELMAP is not taken",
+    ),
+    # in what form
+    (
+        "segmentation_frame",
+        lambda d: d.segmentation_frame is not None and d.protocol == "hl7",
+        "an HL7 message holds no segmentation",
+    ),
+    ("segmentation_frame", lambda d: d.frame not in FRAMES, f"must be one of {', '.join(FRAMES)}"),
+    (
+        "segmentation_frame",
+        lambda d: d.segmentation_frame == "own" and not FRAMED & set(d.kinds),
+        "nothing that it gets has a frame; it needs SEG, LABELMAP or HEATMAP among its objects",
+    ),
+    (
+        "explain_unread",
+        lambda d: bool(d.explain_unread) and not EXPLAINING & set(d.kinds),
+        "only CADSR and SR can say why an exam was not read; add one of them to its objects",
+    ),
+    ("retract", lambda d: d.retract and d.protocol == "hl7", "a rejection note is a DICOM object; HL7 takes none"),
+    (
+        "cad",
+        lambda d: d.cad != CadProfile() and "CADSR" not in d.kinds,
+        "shapes the CADSR, which is not among its objects",
+    ),
+    (
+        "cad.required_at",
+        lambda d: bool(_unknown(dict(d.cad.required_at), FINDINGS)),
+        f"unknown finding; known: {', '.join(FINDINGS)}",
+    ),
+    (
+        "cad.required_at",
+        lambda d: not all(0 < value < 1 for _, value in d.cad.required_at),
+        "probabilities must lie between 0 and 1, ends excluded",
+    ),
+    ("cad.below", lambda d: d.cad.below not in BELOW, f"must be one of {', '.join(BELOW)}"),
+    ("cad.exam_value", lambda d: d.cad.exam_value not in EXAM_VALUES, f"must be one of {', '.join(EXAM_VALUES)}"),
+)
+"""The key, what makes it wrong, and why that cannot work. The first that is wrong is told."""
 
 
 def is_ae_title(text: str) -> bool:

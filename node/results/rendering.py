@@ -80,7 +80,7 @@ ENCODERS: dict[ResultKind, Encoder] = {
 }
 """Kinds that refer to no other of our objects, in the order in which they are sent."""
 
-WITHOUT_A_READING = frozenset({ResultKind.CAD_REPORT, ResultKind.STRUCTURED_REPORT})
+WITHOUT_A_READING = frozenset({ResultKind.CAD_REPORT, ResultKind.STRUCTURED_REPORT, ResultKind.MESSAGE})
 """What an exam that was not read gives where the destination wants it explained."""
 
 
