@@ -1,12 +1,9 @@
-"""Coded concepts that results use (PS3.16), and the private ones, designator 99MCN."""
+"""Coded concepts that results use (PS3.16). None is private: a reader would not know it, and dciodvfy warns."""
 
 from pydicom import Dataset
 
 from node.mammography.findings import Code
 from node.mammography.views import Laterality, ViewPosition
-
-PRIVATE_SCHEME = "99MCN"
-PRIVATE_SCHEME_NAME = "mammoclip-node research codes"
 
 SUSPICION_INDEX = Code("246262008", "SCT", "Score")
 """NUM in [0, 1]: what a model writes that was calibrated on phantoms alone. No probability of anything."""
@@ -81,12 +78,4 @@ def code_item(code: Code) -> Dataset:
     item.CodeValue = code.value
     item.CodingSchemeDesignator = code.scheme
     item.CodeMeaning = code.meaning
-    return item
-
-
-def private_scheme_item() -> Dataset:
-    """The item of Coding Scheme Identification Sequence (0008,0110) that says whose 99MCN is (PS3.3 C.12.1.1.7)."""
-    item = Dataset()
-    item.CodingSchemeDesignator = PRIVATE_SCHEME
-    item.CodingSchemeName = PRIVATE_SCHEME_NAME
     return item

@@ -99,7 +99,6 @@ def new_document(
     dataset.InstanceNumber = 1 if view is None else 1 + STANDARD_VIEWS.index(view)
     _say_when(dataset, written_at(reading, source))
     _say_what_made_it(dataset, reading)
-    dataset.CodingSchemeIdentificationSequence = [codes.private_scheme_item()]
     return dataset
 
 

@@ -68,7 +68,6 @@ def _written(
     """Key Object Document Series and Key Object Document modules (PS3.3 C.17.6.1, C.17.6.2) round the content."""
     made_form = form(named)
     dataset = new_document(reading, sources, kind, KeyObjectSelectionDocumentStorage, description, form=made_form)
-    dataset.pop("CodingSchemeIdentificationSequence", None)
     dataset.Modality = "KO"
     dataset.ReferencedPerformedProcedureStepSequence = []
     instances = map(evidence.instance, named)

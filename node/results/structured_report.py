@@ -38,7 +38,6 @@ def encode(
     """
     kind, made_form = ResultKind.STRUCTURED_REPORT, form(segmentations)
     dataset = new_document(reading, sources, kind, Comprehensive3DSRStorage, SERIES_DESCRIPTION, form=made_form)
-    dataset.pop("CodingSchemeIdentificationSequence", None)
     dataset.Modality = "SR"
     dataset.ReferencedPerformedProcedureStepSequence = []
     dataset.PerformedProcedureCodeSequence = _procedures(images_known(reading, sources)[0])
