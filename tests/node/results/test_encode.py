@@ -249,8 +249,9 @@ def test_lossy_sources_make_lossy_results():
 
 def test_another_time_changes_no_uid_and_another_model_changes_all(results):
     def uids(reading):
-        made = (*segmentation.encode(reading, exams.sources()), structured_report.encode(reading, exams.sources()))
-        return [result.sop_instance_uid for result in made]
+        regions = segmentation.encode(reading, exams.sources())
+        report = structured_report.encode(reading, exams.sources(), regions)
+        return [result.sop_instance_uid for result in (*regions, report)]
 
     made = exams.reading()
     here = [result.sop_instance_uid for result in results if result.kind is not ResultKind.SECONDARY_CAPTURE]
