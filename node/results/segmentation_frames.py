@@ -10,11 +10,13 @@ cornerstone (OHIF 3.12) makes of a mammogram; one turned by Patient Orientation 
 Each view has a series of its own: OHIF shows the last object of a series of segmentations and no other.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
 from pydicom import Dataset
+from pydicom.uid import UID
 from pydicom.valuerep import format_number_as_ds
 
 from node.mammography.findings import FINDING_CODES, Code, FindingKind
@@ -43,7 +45,8 @@ SEGMENT_COLOURS: dict[FindingKind, tuple[int, int, int]] = {
 
 _ALL_SEGMENTS = 0
 """Segment Number that stands for "all of them in one frame": a label map's."""
-_PLANE_KEYWORDS = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_PLANE_NUMBERS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+"""What a source's plane needs beside its Frame of Reference UID: attribute to count of numbers."""
 _NOMINAL_THICKNESS = 1
 """Slice Thickness is required (PS3.3 C.7.6.16.2.1), and a projection has none."""
 _PLANE_COMMENT = "Plane by rows and columns of the image, not by the patient"
@@ -217,8 +220,19 @@ def _derivation(source: Dataset) -> Dataset:
 
 
 def _has_plane(source: Dataset) -> bool:
-    """Whether the source has a complete Frame of Reference: then it is what ours has."""
-    return all(source.get(keyword) for keyword in _PLANE_KEYWORDS)
+    """Whether the source has a complete Frame of Reference, every number of it one: then it is what ours has."""
+    stated = all(_numbers(source, keyword, count) is not None for keyword, count in _PLANE_NUMBERS.items())
+    return stated and UID(str(source.get("FrameOfReferenceUID") or "")).is_valid
+
+
+def _numbers(source: Dataset, keyword: str, count: int) -> list[float] | None:
+    """The finite numbers of a DS attribute, None where there are not `count` of them."""
+    try:
+        value = source[keyword].value
+        numbers = [float(number) for number in ([value] if count == 1 else value)]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
 
 
 def _plane(of: Subject) -> _Plane | None:
@@ -230,12 +244,13 @@ def _plane(of: Subject) -> _Plane | None:
         return _Plane(own, "", [0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0], spacing, _NOMINAL_THICKNESS)
     if not _has_plane(of.source):
         return None
-    position, orientation, spacing = (deepcopy(of.source[keyword].value) for keyword in _PLANE_KEYWORDS[1:])
+    position, orientation, spacing = (deepcopy(of.source[keyword].value) for keyword in _PLANE_NUMBERS)
+    thickness = _numbers(of.source, "SliceThickness", 1)
     return _Plane(
         of.source.FrameOfReferenceUID,
         of.source.get("PositionReferenceIndicator", ""),
         position,
         orientation,
         spacing,
-        of.source.get("SliceThickness") or _NOMINAL_THICKNESS,
+        of.source.SliceThickness if thickness and thickness[0] > 0 else _NOMINAL_THICKNESS,
     )

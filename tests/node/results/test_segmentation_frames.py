@@ -13,7 +13,7 @@ from node.results import heatmap_segmentation, labelmap, segmentation, uids
 from node.results.reading import EncodedResult, Reading, ResultKind
 from tests.node.results import exams
 from tests.node.results.test_encode import part10
-from tests.node.results.validators import entity_errors, iod_complaints
+from tests.node.results.validators import entity_errors, iod_complaints, iod_errors
 
 SPACING = (0.0652, 0.0655)
 ENCODERS = (segmentation.encode, labelmap.encode, heatmap_segmentation.encode)
@@ -165,3 +165,44 @@ def test_a_destination_s_frame_is_the_form_it_gets(kind: ResultKind):
         where = exams.destination(kind.value, segmentation_frame=frame)
         shipped = [item.result for item in exams.shipments(made, exams.sources(), where) if item.result.kind is kind]
         assert [result.form for result in shipped] == [form] * 3
+
+
+BROKEN_PLANES = {
+    "ImagePositionPatient": [0.0, 0.0],
+    "ImageOrientationPatient": [1.0, 0.0, 0.0],
+    "PixelSpacing": None,
+    "FrameOfReferenceUID": "",
+}
+
+
+@pytest.mark.parametrize("encode", ENCODERS)
+@pytest.mark.parametrize("keyword", BROKEN_PLANES)
+def test_a_frame_of_reference_that_is_not_complete_is_none(encode: Encode, keyword: str):
+    headers = with_plane()
+    for header in headers.values():
+        setattr(header, keyword, BROKEN_PLANES[keyword])
+    made = spaced(exams.reading(headers=headers))
+    assert not any("FrameOfReferenceUID" in read(result) for result in encode(made, headers))
+    assert {result.form for result in encode(made, headers, "own")} == {"own"}
+
+
+ODD_HEADERS: dict[str, dict[str, object]] = {
+    "nothing optional": {"PatientOrientation": None, "ImagerPixelSpacing": None, "StudyDescription": None},
+    "empty": {"PatientName": "", "PatientID": "", "StudyDate": "", "StudyID": "", "ReferringPhysicianName": ""},
+    "no character set": {"SpecificCharacterSet": None, "PatientName": "Muller^Anne", "ReferringPhysicianName": "W"},
+    "64-character UIDs": {"SeriesInstanceUID": "1.2." + "3" * 60},
+    "lossy": {
+        "LossyImageCompression": "01",
+        "LossyImageCompressionRatio": "8",
+        "LossyImageCompressionMethod": "ISO_10918_1",
+    },
+}
+
+
+@pytest.mark.parametrize("encode", ENCODERS)
+@pytest.mark.parametrize("changes", ODD_HEADERS.values(), ids=ODD_HEADERS)
+def test_odd_headers_give_valid_objects(encode: Encode, changes: dict[str, object], tmp_path):
+    headers = {view: exams.source(view, **changes) for view in STANDARD_VIEWS}
+    made = spaced(exams.reading(headers=headers))
+    for frame in ("source", "own"):
+        assert iod_errors(encode(made, headers, frame)[0].content, tmp_path) == []
