@@ -74,10 +74,10 @@ def _finding_lines(reading: Reading) -> list[str]:
     looked_for = f"Looked for in {views}: {', '.join(names.KIND_WORDS[kind].lower() for kind in kinds)}."
     if not reading.findings:
         return [looked_for, "No region marked."]
-    return [looked_for, *(finding_sentence(reading, index) for index in _lesions(reading))]
+    return [looked_for, *(finding_sentence(reading, index) for index in lesions(reading))]
 
 
-def _lesions(reading: Reading) -> list[int]:
+def lesions(reading: Reading) -> list[int]:
     """Indices of the findings that begin a line: of two that correspond, the one in CC."""
     second = {pair.mlo for pair in reading.correspondences}
     first = [index for index in range(len(reading.findings)) if index not in second]
