@@ -30,6 +30,8 @@ CHEST_WALL_SHARE = 0.1
 """The chest wall's edge is the outermost column that shows this share of the breast's height."""
 TIP_SHARE = 0.02
 """The nipple's height is the middle of what reaches this near, as a share of the depth, to the most anterior point."""
+LEAST_REACH_SHARE = 0.6
+"""A nipple reaches this far, as a share of what reaches farthest from the chest wall's edge."""
 SMOOTH_ROWS = 9
 """Rows of the outline over which its reach is smoothed."""
 MAGNIFICATION = "EstimatedRadiographicMagnificationFactor"
@@ -83,6 +85,9 @@ def find_landmarks(
     level = np.array([math.copysign(1.0, at_front[0] - at_wall[0]), 0.0])
     anterior = level if edge is None else _normal(edge, level)
     nipple = _most_anterior(tips, anterior)
+    if edge is not None and _is_far_back(nipple, tips, float(at_wall[0])):
+        edge, nipple = None, _most_anterior(tips, level)
+        anterior = level
     depth = _depth(nipple, anterior, float(at_wall[0]), edge)
     if depth <= 0.0:
         return None
@@ -200,6 +205,11 @@ def _most_anterior(tips: Vector, anterior: Vector) -> Vector:
     run = sideways[runs == runs[int(forward.argmax())]]
     middle = float(run.min() + run.max()) / 2
     return np.asarray(forward.max() * anterior + middle * np.array([-anterior[1], anterior[0]]))
+
+
+def _is_far_back(nipple: Vector, tips: Vector, wall_x: float) -> bool:
+    """The point farthest from a line that is no muscle's edge may lie in the fold below the breast."""
+    return abs(float(nipple[0]) - wall_x) < LEAST_REACH_SHARE * float(np.abs(tips[:, 0] - wall_x).max())
 
 
 def _depth(nipple: Vector, anterior: Vector, wall_x: float, edge: Vector | None) -> float:

@@ -9,8 +9,8 @@ from scipy import ndimage
 WIDTHS, HEIGHTS = np.linspace(0.12, 0.95, 36), np.linspace(0.25, 1.2, 36)
 """Where lines are tried: they leave the breast's top at these shares of its width, and its chest wall at these shares
 of its height."""
-ANGLES_DEGREES = (8.0, 55.0)
-"""Against the chest wall's edge."""
+ANGLES_DEGREES = (8.0, 45.0)
+"""Against the chest wall's edge; flatter lines turn out to be folds of the armpit."""
 SAMPLES = 48
 SMOOTHING_CELLS, ASIDE_CELLS = 1.5, 2.5
 """Grey levels are compared this far to either side of the line, after this much smoothing."""
@@ -20,7 +20,7 @@ FEWEST_SAMPLES = 16
 
 LEAST_STEP, LEAST_QUANTILE, LEAST_SHARE, FAINTEST_STEP = 0.12, 0.05, 0.85, 0.02
 """A line is trusted where its mean step, the step that four fifths of it exceed, and the share of it with more than
-the faintest step reach these. docs/quality.md has how often that holds."""
+the faintest step reach these; docs/quality.md has how often."""
 
 
 @dataclass(frozen=True, slots=True)

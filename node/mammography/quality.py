@@ -1,10 +1,11 @@
 """What is wrong with an image technically, in the terms of CID 6041, as far as pixels and header really tell.
 
-Not claimed, because nothing here measures it with shown reliability: motion blur, nipple not in profile, compression,
-skin folds, an open inframammary fold, artifacts, the side and view marker (a side in the header that the pixels
-contradict is no marker).
+Not claimed, because nothing here measures it with shown reliability (docs/quality.md): insufficient pectoral muscle,
+other positioning, motion blur, nipple not in profile, compression, folds, artifacts, exposure by the pixels, the side
+and view marker (a side in the header that the pixels contradict is no marker).
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,8 +24,6 @@ class QualityReason(StrEnum):
     CLIPPED = "clipped"
     OVER_EXPOSED = "over exposed"
     UNDER_EXPOSED = "under exposed"
-    BREAST_CUT_OFF = "breast cut off"
-    INSUFFICIENT_PECTORAL_MUSCLE = "insufficient pectoral muscle"
 
 
 CODES: dict[QualityReason, Code] = {
@@ -33,8 +32,6 @@ CODES: dict[QualityReason, Code] = {
     QualityReason.CLIPPED: Code("111219", "DCM", "Inappropriate image processing"),
     QualityReason.OVER_EXPOSED: Code("111212", "DCM", "Over exposed"),
     QualityReason.UNDER_EXPOSED: Code("111211", "DCM", "Under exposed"),
-    QualityReason.BREAST_CUT_OFF: Code("111209", "DCM", "Positioning"),
-    QualityReason.INSUFFICIENT_PECTORAL_MUSCLE: Code("111197", "DCM", "MLO Insufficient pectoral muscle"),
 }
 """CID 6041, Mammography Image Quality Finding (PS3.16): the only member that says no more than was measured."""
 
@@ -61,9 +58,46 @@ _OF_FLAG: dict[str, QualityFinding] = {
 }
 
 
+DEVIATION_LIMIT = 3.0
+"""Deviation Index (0018,1413) is 10 lg(exposure / exposure aimed at) (IEC 62494-1): 3 is twice as much, -3 is half;
+AAPM TG-116 (2009) sets its outermost control limits there."""
+CREDIBLE_DEVIATION = 30.0
+"""A thousand times too much or too little is no measurement."""
+
+
 def measure(dataset: Dataset, view: View, prepared: PreparedView) -> tuple[QualityFinding, ...]:
     """What is wrong with one image, in the order of QualityReason; empty where nothing was measured to be wrong.
 
-    `dataset` needs no pixel data.
+    `dataset` needs no pixel data. What cannot be read in its header was not measured.
     """
-    return tuple(finding for flag, finding in _OF_FLAG.items() if flag in prepared.flags)
+    of_pixels = [finding for flag, finding in _OF_FLAG.items() if flag in prepared.flags]
+    return (*of_pixels, *_exposure(dataset))
+
+
+def _exposure(dataset: Dataset) -> tuple[QualityFinding, ...]:
+    """Over or under exposed, by what the machine itself measured and wrote down."""
+    deviation = _number(dataset, "DeviationIndex")
+    words = f"Deviation Index is {deviation:g}"
+    if DEVIATION_LIMIT <= deviation <= CREDIBLE_DEVIATION:
+        return (QualityFinding(QualityReason.OVER_EXPOSED, words, refused=False),)
+    if -CREDIBLE_DEVIATION <= deviation <= -DEVIATION_LIMIT:
+        return (QualityFinding(QualityReason.UNDER_EXPOSED, words, refused=False),)
+    if _word(dataset, "ExposureStatus") == "ABORTED":
+        return (QualityFinding(QualityReason.UNDER_EXPOSED, "Exposure Status is ABORTED", refused=False),)
+    return ()
+
+
+def _number(dataset: Dataset, keyword: str) -> float:
+    """nan where absent or no number."""
+    try:
+        return float(_word(dataset, keyword) or math.nan)
+    except ValueError:
+        return math.nan
+
+
+def _word(dataset: Dataset, keyword: str) -> str:
+    """One value as text; empty where absent or not readable as its VR says."""
+    try:
+        return str(dataset.get(keyword, "")).strip(" \0")
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, NotImplementedError):
+        return ""

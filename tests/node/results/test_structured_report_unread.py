@@ -79,7 +79,7 @@ def test_the_quality_finding_stands_with_the_image_that_it_concerns(reports):
         for group in groups
     }
     assert found == {
-        str(exams.source(RMLO).SOPInstanceUID): [CODES[QualityReason.INSUFFICIENT_PECTORAL_MUSCLE].value],
+        str(exams.source(RMLO).SOPInstanceUID): [CODES[QualityReason.UNDER_EXPOSED].value],
         str(exams.source(LMLO).SOPInstanceUID): [CODES[QualityReason.CONSTANT_IMAGE].value],
     }
 
