@@ -17,6 +17,7 @@ from node.results import (
     heatmap_segmentation,
     key_objects,
     labelmap,
+    message,
     presentation_state,
     secondary_capture,
     segmentation,
@@ -77,6 +78,7 @@ ENCODERS: dict[ResultKind, Encoder] = {
     ResultKind.PRESENTATION_STATE: Encoder(lambda reading, sources, _: presentation_state.encode(reading, sources)),
     ResultKind.SECONDARY_CAPTURE: Encoder(lambda reading, sources, _: (secondary_capture.encode(reading, sources),)),
     ResultKind.VIEW_CAPTURE: Encoder(lambda reading, sources, _: view_capture.encode(reading, sources)),
+    ResultKind.MESSAGE: Encoder(lambda reading, sources, _: (message.encode(reading, sources),)),
 }
 """Kinds that refer to no other of our objects, in the order in which they are sent."""
 
