@@ -1,0 +1,306 @@
+"""The published tables as rows of one kind: an image with what is known of it, or a breast with its texts.
+
+Contracts: VinDr-Mammo, RSNA 2022 and the image-text table as the authors of arXiv 2405.12255 publish them; CBIS-DDSM
+(Lee et al. 2017), CDD-CESM (Khaled et al. 2022), mini-MIAS (Suckling et al. 1994) and EMBED (Jeong et al. 2023) as they
+are distributed. Images lie at `images / patient / image`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.mammography.views import Laterality, ViewPosition
+from training.mammo_clip.tables import (
+    Record,
+    Table,
+    TableError,
+    existing,
+    flag,
+    optional_number,
+    position,
+    read_table,
+    side,
+    text,
+    texts,
+    whole,
+)
+
+DENSITIES = ("A", "B", "C", "D")
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in the pixels of the image file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One image. `labels` by name, in [0, 1]; what a table does not tell is absent, never 0.
+
+    `split` is the table's own word, `fold` its number; "" and None where it has none.
+    """
+
+    image: Path
+    patient: str
+    laterality: Laterality | None
+    position: ViewPosition | None
+    labels: tuple[tuple[str, float], ...]
+    boxes: tuple[tuple[str, Box], ...] = ()
+    density: str | None = None
+    split: str = ""
+    fold: int | None = None
+
+    def label(self, name: str) -> float | None:
+        """The label of that name, None where the table does not tell it."""
+        return dict(self.labels).get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    """One breast with its images by view and its texts: `texts` by section, `augmented` back-translated, in order."""
+
+    patient: str
+    laterality: Laterality
+    views: tuple[tuple[ViewPosition, tuple[Path, ...]], ...]
+    texts: tuple[str, ...]
+    augmented: tuple[str, ...]
+    fold: int | None = None
+
+
+# fmt: off
+VINDR_FINDINGS = (
+    "Architectural_Distortion", "Asymmetry", "Focal_Asymmetry", "Global_Asymmetry", "Mass", "Nipple_Retraction",
+    "No_Finding", "Skin_Retraction", "Skin_Thickening", "Suspicious_Calcification", "Suspicious_Lymph_Node",
+)
+_VINDR = (
+    "patient_id", "image_id", "laterality", "view", "breast_density", "split", "fold",
+    "resized_xmin", "resized_ymin", "resized_xmax", "resized_ymax", *VINDR_FINDINGS,
+)
+_RSNA = ("patient_id", "image_id", "laterality", "view", "cancer", "density", "fold")
+_IMAGE_TEXT = ("patient_id", "laterality", "CC", "MLO", "text", "text_augment", "fold")
+_CBIS = (
+    "patient_id", "left or right breast", "image view", "abnormality id", "abnormality type", "assessment",
+    "pathology", "cropped image file path",
+)
+_CESM = ("Image_name", "Patient_ID", "Side", "Type", "Breast density (ACR)", "Findings", "View")
+_EMBED = ("empi_anon", "acc_anon", "anon_dicom_path", "ImageLateralityFinal", "ViewPosition", "FinalImageType")
+# fmt: on
+CANVAS = (912.0, 1520.0)
+"""Width and height to which the published boxes were resized."""
+
+
+def read_vindr(path: Path, images: Path, *, strict: bool = False) -> Table[ImageRow]:
+    """VinDr-Mammo's downstream table: one row a finding. `unique_images` joins the rows of one image."""
+
+    def row(record: Record) -> ImageRow:
+        present = tuple((name, float(flag(record, name))) for name in VINDR_FINDINGS)
+        return ImageRow(
+            image=existing(images / text(record, "patient_id") / text(record, "image_id")),
+            patient=text(record, "patient_id"),
+            laterality=side(record, "laterality"),
+            position=position(record, "view"),
+            labels=present,
+            boxes=_vindr_boxes(record, [name for name, there in present if there and name != "No_Finding"]),
+            density=_vindr_density(record),
+            split=text(record, "split"),
+            fold=whole(record, "fold"),
+        )
+
+    return read_table(path, _VINDR, row, strict=strict)
+
+
+def _vindr_boxes(record: Record, names: list[str]) -> tuple[tuple[str, Box], ...]:
+    """The row's box on the 912 x 1520 canvas, clipped to it; a box that lies outside altogether is none."""
+    edges = [optional_number(record, f"resized_{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
+    left, top, right, bottom = edges
+    if left is None or top is None or right is None or bottom is None:
+        return ()
+    if right <= left or bottom <= top:
+        raise ValueError(f"the box {left}, {top}, {right}, {bottom} has no area")
+    width, height = CANVAS
+    box = (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
+    return tuple((name, box) for name in names) if box[2] > box[0] and box[3] > box[1] else ()
+
+
+def _vindr_density(record: Record) -> str | None:
+    """A0 B1 C2 D3, or "DENSITY C"."""
+    value = record["breast_density"].upper().removeprefix("DENSITY").strip()
+    if not value:
+        return None
+    if value in DENSITIES:
+        return value
+    index = whole(record, "breast_density")
+    if not 0 <= index < len(DENSITIES):
+        raise ValueError(f"breast_density is {record['breast_density']!r}, not 0 to 3")
+    return DENSITIES[index]
+
+
+def unique_images(table: Table[ImageRow]) -> Table[ImageRow]:
+    """One row an image: labels by OR over its rows, all its boxes. The unit that figures per image count.
+
+    A finding of any row makes No_Finding 0.
+    """
+    joined: dict[Path, ImageRow] = {}
+    for row in table.rows:
+        joined[row.image] = _joined(joined[row.image], row) if row.image in joined else row
+    return Table(tuple(joined.values()), table.problems)
+
+
+def _joined(first: ImageRow, second: ImageRow) -> ImageRow:
+    labels = dict(first.labels)
+    for name, value in second.labels:
+        labels[name] = max(value, labels.get(name, 0.0))
+    if "No_Finding" in labels and any(value for name, value in labels.items() if name != "No_Finding"):
+        labels["No_Finding"] = 0.0
+    boxes = tuple(dict.fromkeys([*first.boxes, *second.boxes]))
+    return ImageRow(
+        first.image,
+        first.patient,
+        first.laterality,
+        first.position,
+        tuple(labels.items()),
+        boxes,
+        first.density or second.density,
+        first.split,
+        first.fold,
+    )
+
+
+def read_rsna(path: Path, images: Path, *, strict: bool = False) -> Table[ImageRow]:
+    """RSNA 2022's table with folds: cancer by image. Its image ids carry no ending; ".png" is added."""
+
+    def row(record: Record) -> ImageRow:
+        density = record["density"].upper()
+        if density not in ("", *DENSITIES):
+            raise ValueError(f"density is {record['density']!r}, not A to D")
+        return ImageRow(
+            image=existing(
+                images / text(record, "patient_id") / f"{text(record, 'image_id').removesuffix('.png')}.png"
+            ),
+            patient=text(record, "patient_id"),
+            laterality=side(record, "laterality"),
+            position=position(record, "view"),
+            labels=(("cancer", float(flag(record, "cancer"))),),
+            density=density or None,
+            fold=whole(record, "fold"),
+        )
+
+    return read_table(path, _RSNA, row, strict=strict, key=lambda row: row.image)
+
+
+def _with_ending(image_id: str) -> str:
+    return image_id if image_id.endswith(".png") else f"{image_id}.png"
+
+
+def read_image_text(path: Path, images: Path, *, strict: bool = False) -> Table[TextRow]:
+    """The image-text table: one row a breast, its lists written as Python writes them.
+
+    `text_augment` may be empty: back-translation is an optional column.
+    """
+
+    def row(record: Record) -> TextRow:
+        patient = text(record, "patient_id")
+        views = tuple(
+            (view, tuple(existing(images / patient / name) for name in texts(record, view.value)))
+            for view in (ViewPosition.CC, ViewPosition.MLO)
+        )
+        there = tuple((view, files) for view, files in views if files)
+        sections = tuple(section.strip() for section in texts(record, "text"))
+        augmented = texts(record, "text_augment")
+        if not there:
+            raise ValueError("no image in CC or MLO")
+        if not any(sections):
+            raise ValueError("text is empty")
+        if augmented and len(augmented) != len(sections):
+            raise ValueError(f"text_augment has {len(augmented)} sections, text {len(sections)}")
+        fold = whole(record, "fold") if record["fold"] else None
+        return TextRow(patient, side(record, "laterality"), there, sections, augmented, fold)
+
+    return read_table(path, _IMAGE_TEXT, row, strict=strict, key=lambda row: (row.patient, row.laterality.value))
+
+
+def read_cbis(path: Path, crops: Path, *, strict: bool = False) -> Table[ImageRow]:
+    """One of CBIS-DDSM's description tables, joined to its crops by patient, side, view and abnormality."""
+    found = {_crop_name(crop): crop for crop in sorted(crops.glob("*/*.jpg"))}
+
+    def row(record: Record) -> ImageRow:
+        name = "_".join(text(record, column) for column in _CBIS[:3]) + f"_{whole(record, 'abnormality id')}"
+        if name not in found:
+            raise ValueError(f"no crop of {name} below {crops}")
+        pathology = text(record, "pathology")
+        if pathology not in ("MALIGNANT", "BENIGN", "BENIGN_WITHOUT_CALLBACK"):
+            raise ValueError(f"pathology is {pathology!r}")
+        is_mass = text(record, "abnormality type").lower() == "mass"
+        return ImageRow(
+            image=found[name],
+            patient=text(record, "patient_id"),
+            laterality=side(record, "left or right breast"),
+            position=position(record, "image view"),
+            labels=(
+                ("Mass", float(is_mass)),
+                ("Suspicious_Calcification", float(not is_mass)),
+                ("malignant", float(pathology == "MALIGNANT")),
+            ),
+        )
+
+    return read_table(path, _CBIS, row, strict=strict)
+
+
+def _crop_name(crop: Path) -> str:
+    """ "P_00007_LEFT_CC_PLEOMORPHIC_LINEAR_1.jpg" is P_00007_LEFT_CC_1: what stands between tells its description."""
+    parts = crop.stem.split("_")
+    return "_".join([*parts[:4], parts[-1]])
+
+
+def read_cesm_texts(path: Path, *, strict: bool = False) -> Table[tuple[str, str, str]]:
+    """CDD-CESM's sentences of plain mammograms (Type DM): (image name, patient, sentence), for the text tower."""
+
+    def row(record: Record) -> tuple[str, str, str]:
+        if text(record, "Type") != "DM":
+            raise ValueError(f"Type is {record['Type']!r}: contrast-enhanced, not a plain mammogram")
+        words = " ".join(text(record, "Findings").replace("$", ". ").lower().split())
+        return text(record, "Image_name"), text(record, "Patient_ID"), words
+
+    return read_table(path, _CESM, row, strict=strict)
+
+
+def read_embed(path: Path, images: Path, *, strict: bool = False) -> Table[ImageRow]:
+    """EMBED's metadata: 2D images (FinalImageType); `split` is the exam. Its clinical table has the labels."""
+
+    def row(record: Record) -> ImageRow:
+        if text(record, "FinalImageType") not in ("2D", "cview"):
+            raise ValueError(f"FinalImageType is {record['FinalImageType']!r}, not 2D or cview")
+        return ImageRow(
+            image=existing(images / text(record, "anon_dicom_path")),
+            patient=text(record, "empi_anon"),
+            laterality=side(record, "ImageLateralityFinal"),
+            position=position(record, "ViewPosition"),
+            labels=(),
+            split=text(record, "acc_anon"),
+        )
+
+    return read_table(path, _EMBED, row, strict=strict, key=lambda row: row.image)
+
+
+_MIAS = {"CALC": "Suspicious_Calcification", "CIRC": "Mass", "SPIC": "Mass", "MISC": "Mass"}
+_MIAS |= {"ARCH": "Architectural_Distortion", "ASYM": "Asymmetry", "NORM": ""}
+
+
+def read_mias(path: Path) -> tuple[ImageRow, ...]:
+    """mini-MIAS's lesions.json, a row a film: MLO, of which the side is not known. Raises TableError."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return unique_images(Table(tuple(_mias_row(entry, path.parent) for entry in entries), ())).rows
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TableError(f"{path}: no list of mini-MIAS lesions: {type(error).__name__}: {error}") from error
+
+
+def _mias_row(entry: dict[str, object], folder: Path) -> ImageRow:
+    name = _MIAS[str(entry["abn"])]
+    image = existing(folder / Path(str(entry["file"])).name)
+    box = entry.get("box")
+    boxes = ((name, _box(box)),) if name and isinstance(box, list) else ()
+    labels = tuple((kind, float(kind == name)) for kind in dict.fromkeys(_MIAS.values()) if kind)
+    return ImageRow(image, image.stem, None, ViewPosition.MLO, labels, boxes)
+
+
+def _box(values: list[object]) -> Box:
+    left, top, right, bottom = (float(str(value)) for value in values)
+    return left, top, right, bottom
