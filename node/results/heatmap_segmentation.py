@@ -20,7 +20,7 @@ from node.errors import EncodeError
 from node.mammography.findings import FindingKind
 from node.mammography.pixels import Placement
 from node.mammography.views import View
-from node.results import names
+from node.results import names, uids
 from node.results.document import DISCLAIMER, to_result
 from node.results.panel import HEAT_CLEAR, HEAT_FULL
 from node.results.reading import EncodedResult, Reading, ResultKind, ViewReading
@@ -82,14 +82,17 @@ def _encode_view(
 
 
 def _segment(of: Subject, number: int, kind: FindingKind, steps: int) -> Dataset:
-    """What the values mean, and that they are no finding."""
+    """What the values mean, and that they are no finding. It is tracked as what was looked for: the report names it."""
     marked = sum(finding.kind is kind for _, finding in names.findings_of(of.reading, of.view.view.name))
     words = (
         f"Heat of the model, not a finding and not a probability; regions of this kind marked in this view: {marked}. "
         f"Value x {HEAT_FULL:g} / {MAXIMUM_VALUE[steps]} = heat, clipped at {HEAT_FULL:g}; 1.0 = median peak at true "
         f"lesions of the validation set; {DISCLAIMER}"
     )
-    return kind_segment(of, number, f"Heat: {names.KIND_WORDS[kind].lower()}", words, kind)
+    item = kind_segment(of, number, f"Heat: {names.KIND_WORDS[kind].lower()}", words, kind)
+    item.TrackingID = f"{of.view.view.name} {names.KIND_WORDS[kind]}"
+    item.TrackingUID = uids.tracking_uid(of.reading, item.TrackingID)
+    return item
 
 
 def _encoded_frames(placement: Placement, heats: Sequence[NDArray[np.float32]]) -> tuple[int, list[bytes]]:

@@ -34,6 +34,8 @@ from node.results.segmentation_frames import (
 
 LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 BACKGROUND = 0
+BLACK = (0, 0x8080, 0x8080)
+"""CIELab L* 0, a* 0, b* 0 (PS3.3 C.10.7.1.1)."""
 
 
 def encode(reading: Reading, sources: Mapping[View, Dataset], frame: str = "source") -> tuple[EncodedResult, ...]:
@@ -50,7 +52,7 @@ def _encode_view(of: Subject, sources: Mapping[View, Dataset]) -> EncodedResult:
     dataset.PresentationLUTShape = "IDENTITY"
     dataset.SegmentationType = "LABELMAP"
     dataset.SegmentsOverlap = "NO"
-    dataset.SegmentSequence = [_background(of), *finding_segments(of)]
+    dataset.SegmentSequence = [*finding_segments(of), _background(of)]
     add_label_frame(dataset, of)
     findings = [finding for _, finding in names.findings_of(of.reading, of.view.view.name)]
     labels = label_map(findings, of.view.rows, of.view.columns)
@@ -88,6 +90,10 @@ def _keep_a_pixel(labels: NDArray[np.uint8], mask: NDArray[np.bool_], number: in
 
 
 def _background(of: Subject) -> Dataset:
-    """Every value in the pixels is a segment, the background too (PS3.3 C.8.20.2.3.3)."""
-    words = "No region"
-    return segment(of, BACKGROUND, "Background", words, codes.BACKGROUND, codes.BACKGROUND)
+    """Every value in the pixels is a segment, the background too (PS3.3 C.8.20.2.3.3).
+
+    It stands last: OHIF 3.12 gives the first colour to value 1, whatever number the first segment has.
+    """
+    item = segment(of, BACKGROUND, "Background", "No region", codes.BACKGROUND, codes.BACKGROUND)
+    item.RecommendedDisplayCIELabValue = list(BLACK)
+    return item

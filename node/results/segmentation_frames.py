@@ -92,7 +92,6 @@ def new_segmentation(of: Subject, sources: Mapping[View, Dataset], sop_class_uid
     description = f"{view.name} {words}, AI mammography (research)"
     dataset = new_document(of.reading, sources, of.kind, sop_class_uid, description, view, of.form)
     dataset.SeriesInstanceUID = uids.series_uid(of.reading, of.kind, of.form, view)
-    dataset.pop("CodingSchemeIdentificationSequence", None)
     dataset.Modality = "SEG"
     dataset.ImageType = ["DERIVED", "PRIMARY"]
     dataset.Rows, dataset.Columns = of.view.rows, of.view.columns
@@ -172,7 +171,10 @@ def _add_dimension(dataset: Dataset, of: Subject, group: int, pointer: int, labe
 
 
 def _add_groups(dataset: Dataset, of: Subject, segments: Sequence[int]) -> None:
-    """Functional groups, one item for each frame, and what all frames share."""
+    """Functional groups, one item for each frame, and what all frames share.
+
+    No Pixel Measures without a plane, though the standard allows them: GDCM 3.2 aborts on such an object.
+    """
     plane = _plane(of)
     shared = Dataset()
     if plane is not None:
@@ -184,6 +186,10 @@ def _add_groups(dataset: Dataset, of: Subject, segments: Sequence[int]) -> None:
     dataset.SharedFunctionalGroupsSequence = [shared]
     dataset.PerFrameFunctionalGroupsSequence = [_frame(of, number, plane) for number in segments]
     dataset.NumberOfFrames = len(segments)
+
+
+def _spacing(view: ViewReading) -> list[str]:
+    return [format_number_as_ds(value) for value in view.spacing_mm or ()]
 
 
 def _frame(of: Subject, number: int, plane: _Plane | None) -> Dataset:
@@ -238,10 +244,9 @@ def _numbers(source: Dataset, keyword: str, count: int) -> list[float] | None:
 def _plane(of: Subject) -> _Plane | None:
     """Where the frames lie: our plane, the source's, or None where the source image alone tells."""
     if of.form == OWN_FRAME:
-        assert of.view.spacing_mm is not None
-        spacing = [format_number_as_ds(value) for value in of.view.spacing_mm]
         own = uids.frame_of_reference_uid(of.reading, of.view.view)
-        return _Plane(own, "", [0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0], spacing, _NOMINAL_THICKNESS)
+        directions = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+        return _Plane(own, "", [0.0, 0.0, 0.0], directions, _spacing(of.view), _NOMINAL_THICKNESS)
     if not _has_plane(of.source):
         return None
     position, orientation, spacing = (deepcopy(of.source[keyword].value) for keyword in _PLANE_NUMBERS)

@@ -10,7 +10,7 @@ from node.errors import EncodeError
 from node.mammography.findings import FindingKind
 from node.mammography.pixels import Placement
 from node.mammography.views import LCC, LMLO, RCC, RMLO
-from node.results import heatmap_segmentation
+from node.results import heatmap_segmentation, uids
 from node.results.heatmap_segmentation import LARGEST_BYTES, MAXIMUM_VALUE, STEPS, heat_values, rle_frame, spread
 from node.results.panel import HEAT_FULL
 from tests.node.results import exams
@@ -152,7 +152,8 @@ def test_the_description_says_what_a_value_means_and_that_it_is_no_finding():
         assert "not a finding and not a probability" in segment.SegmentDescription
         assert f"regions of this kind marked in this view: {marked}." in segment.SegmentDescription
         assert f"Value x 1.5 / {dataset.MaximumFractionalValue} = heat" in segment.SegmentDescription
-        assert "TrackingUID" not in segment
+        assert segment.TrackingID == "RCC Mass"
+        assert segment.TrackingUID == uids.tracking_uid(made, "RCC Mass")
         assert "probability of" not in segment.SegmentDescription.lower()
 
 

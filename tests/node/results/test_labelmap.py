@@ -74,8 +74,8 @@ def test_every_value_in_the_pixels_is_a_described_segment():
     result = labelmap.encode(replace(made, findings=(*made.findings, beside)), exams.sources())[0]
     dataset = read(result)
     assert np.unique(dataset.pixel_array).tolist() == [0, 1, 2]
-    assert [item.SegmentNumber for item in dataset.SegmentSequence] == [0, 1, 2]
-    background = dataset.SegmentSequence[0]
+    assert [item.SegmentNumber for item in dataset.SegmentSequence] == [1, 2, 0]
+    background = dataset.SegmentSequence[2]
     assert background.SegmentedPropertyTypeCodeSequence[0].CodeValue == "125040"
     assert dataset.PixelPaddingValue == 0
 
