@@ -1,4 +1,4 @@
-"""A reading's results to one destination, by C-STORE or STOW-RS; what became of each object, sorted.
+"""A reading's results to one destination, by C-STORE, STOW-RS or MLLP; what became of each object, sorted.
 
 Four things can become of an object: it stands in the destination; the destination refused it for good; it may be tried
 again; or it is not needed, for the destination takes another form of it. PS3.4 table B.2-1 and PS3.7 annex C sort the
@@ -6,7 +6,7 @@ statuses of C-STORE, and Failure Reason of STOW-RS uses them.
 """
 
 import socket
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,7 +19,7 @@ from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
-from node import dicomweb
+from node import dicomweb, mllp
 from node.errors import (
     ClassRefusedError,
     DeliveryError,
@@ -87,9 +87,8 @@ def deliver(results: Sequence[StoredResult], destination: Destination, calling_a
     """Send all results over one association or in one request; an outcome for each, in their order. Never raises a
     DeliveryError: where nothing could be sent, each outcome holds it.
     """
-    send = _by_stow if destination.protocol == "dicomweb" else _by_c_store
     try:
-        return tuple(send(results, destination, calling_ae_title))
+        return tuple(_WAYS[destination.protocol](results, destination, calling_ae_title))
     except DeliveryError as error:
         return tuple(Outcome(result.sop_instance_uid, error) for result in results)
 
@@ -326,3 +325,24 @@ def _rewritten(path: Path) -> bytes:
     buffer = BytesIO()
     dcmwrite(buffer, _uncompressed(dcmread(path)), enforce_file_format=True)
     return buffer.getvalue()
+
+
+# MLLP
+
+
+def _by_mllp(results: Sequence[StoredResult], destination: Destination, calling_ae_title: str) -> Iterator[Outcome]:
+    """One connection for each message. The calling AE title has no place in HL7."""
+    for result in results:
+        try:
+            mllp.send(result.path.read_bytes(), destination.host, destination.port, destination.timeout_seconds)
+        except DeliveryError as error:
+            yield Outcome(result.sop_instance_uid, error)
+        else:
+            yield Outcome(result.sop_instance_uid)
+
+
+_WAYS: dict[str, Callable[[Sequence[StoredResult], Destination, str], Iterator[Outcome]]] = {
+    "dicom": _by_c_store,
+    "dicomweb": _by_stow,
+    "hl7": _by_mllp,
+}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,8 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from node.errors import PixelError
-from node.exam import Exam, Instance
+from node.exam import Exam, displayed_twin
+from node.instance import Instance
 from node.mammography.anatomy import spacing_mm
 from node.mammography.pixels import PreparedView, Preset, prepare
 from node.mammography.quality import QualityFinding, measure
@@ -35,6 +36,13 @@ class LoadedView:
     prepared: PreparedView
     quality: tuple[QualityFinding, ...]
     read_from: Instance | None = None
+    why_not_displayed: str = ""
+    """Why the marks of a For Processing image do not stand on its For Presentation image, in words."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What a reader should know of the image."""
+        return (*self.prepared.flags, self.why_not_displayed) if self.why_not_displayed else self.prepared.flags
 
     @property
     def orientation(self) -> tuple[str, ...]:
@@ -76,7 +84,7 @@ def read_headers(exam: Exam) -> dict[View, Dataset]:
     sources = {}
     for view, instance in exam.chosen:
         try:
-            sources[view] = _read_file(view, instance, pixels=False)
+            sources[view] = _read_file(instance, pixels=False)
         except PixelError:
             continue
     return sources
@@ -84,7 +92,7 @@ def read_headers(exam: Exam) -> dict[View, Dataset]:
 
 def read_images(exam: Exam) -> dict[View, Dataset | PixelError]:
     """The data sets of the chosen images with their pixels, or why a file cannot be read."""
-    return {view: _tried(view, instance) for view, instance in exam.chosen}
+    return {view: _tried(instance) for view, instance in exam.chosen}
 
 
 def prepare_images(exam: Exam, files: Mapping[View, Dataset | PixelError], preset: Preset, tolerant: bool) -> Images:
@@ -100,14 +108,17 @@ def prepare_images(exam: Exam, files: Mapping[View, Dataset | PixelError], prese
         _judged(view, instances[view], file, outcome)
         for (view, file), outcome in zip(files.items(), tried, strict=True)
     ]
-    failed = [error for error in tried if isinstance(error, PixelError)]
+    images = [_displayed(exam, image) if isinstance(image, LoadedView) else image for image in images]
+    failed = [(view, error) for view, error in zip(files, tried, strict=True) if isinstance(error, PixelError)]
     if failed and (not tolerant or len(failed) == len(tried)):
-        raise failed[0]
+        view, error = failed[0]
+        raise PixelError(f"{view}: {error}") from error
     return Images(
         loaded=tuple(image for image in images if isinstance(image, LoadedView)),
         unread=tuple(image for image in images if isinstance(image, UnreadView)),
-        sources={view: file for view, file in files.items() if isinstance(file, Dataset)},
-        not_assessed=tuple(str(file) for file in files.values() if isinstance(file, PixelError)),
+        sources={view: file for view, file in files.items() if isinstance(file, Dataset)}
+        | {image.view: image.source for image in images if isinstance(image, LoadedView)},
+        not_assessed=tuple(f"{view}: {file}" for view, file in files.items() if isinstance(file, PixelError)),
     )
 
 
@@ -124,6 +135,18 @@ def _judged(
     if refused:
         return unread_view(view, shown, file, "; ".join(refused), outcome.chest_wall, quality)
     return LoadedView(view, shown, file, outcome, quality)
+
+
+def _displayed(exam: Exam, image: LoadedView) -> LoadedView:
+    """Marks of a For Processing image stand on its For Presentation twin, where there is one that can be read."""
+    twin, why_not = displayed_twin(exam, image.shown)
+    if twin is None:
+        return replace(image, why_not_displayed=why_not)
+    try:
+        source = _read_file(twin, pixels=False)
+    except PixelError as error:
+        return replace(image, why_not_displayed=f"marks stand on the For Processing image: {error}")
+    return replace(image, shown=twin, source=source, read_from=image.shown)
 
 
 def unread_view(
@@ -147,19 +170,18 @@ def unread_view(
     )
 
 
-def _tried(view: View, instance: Instance) -> Dataset | PixelError:
+def _tried(instance: Instance) -> Dataset | PixelError:
     try:
-        return _read_file(view, instance)
+        return _read_file(instance)
     except PixelError as error:
         return error
 
 
-def _read_file(view: View, instance: Instance, *, pixels: bool = True) -> Dataset:
+def _read_file(instance: Instance, *, pixels: bool = True) -> Dataset:
     try:
         return dcmread(instance.path, stop_before_pixels=not pixels)
     except (InvalidDicomError, EOFError, OSError) as error:
-        words = f"{view}: the file of {instance.sop_instance_uid} cannot be read: {type(error).__name__}"
-        raise PixelError(words) from error
+        raise PixelError(f"the file of {instance.sop_instance_uid} cannot be read: {type(error).__name__}") from error
 
 
 def _prepared(view: View, file: Dataset | PixelError, preset: Preset) -> PreparedView | PixelError:
@@ -168,7 +190,7 @@ def _prepared(view: View, file: Dataset | PixelError, preset: Preset) -> Prepare
     try:
         return prepare(file, view.laterality, preset)
     except PixelError as error:
-        return PixelError(f"{view}: {error}")
+        return error
     finally:
         if "PixelData" in file:
             del file.PixelData

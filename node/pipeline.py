@@ -231,7 +231,7 @@ def _view_reading(image: LoadedView, interpretation: Interpretation) -> ViewRead
         heatmap=interpretation.heatmaps[image.view],
         finding_probabilities=interpretation.finding_probabilities[image.view],
         orientation=image.orientation,
-        flags=image.prepared.flags,
+        flags=image.flags,
         spacing_mm=image.spacing_mm,
         quality=image.quality,
         read_from=None if read_from is None else InstanceReference(read_from.sop_class_uid, read_from.sop_instance_uid),

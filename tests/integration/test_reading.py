@@ -1,114 +1,29 @@
 """From recorded images to results and deliveries, in this process: real files, database, model and destinations."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.uid import JPEGLSLossless, SecondaryCaptureImageStorage
 
-from node import outbox, pipeline
-from node.database import Database, open_database, upgrade
+from node import pipeline
 from node.database.deliveries import DeliveryStatus, deliveries_of
-from node.database.exams import ExamRecord, exam_record
 from node.database.readings import readings_of
 from node.errors import MAX_ATTEMPTS, SettingsError
 from node.exam import ExamStatus
-from node.inference.load import load_model
 from node.inference.model import Model
-from node.instance import instance_of
-from node.intake import receive
 from node.mammography.views import LCC, LMLO, RCC
-from node.owner import owner_name
 from node.routing import Route
-from node.settings import Destination, Match, Rule, Settings, load_settings
+from node.settings import Destination, Match, Rule, Settings
 from node.status import as_details, as_table, exam_states
 from tests import mammograms
-from tests.models import make_tiny_model
+from tests.integration.desk import Desk, make_desk
 from tests.running_node import Pacs
 from tests.servers import free_port, postgresql
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning")
-REPOSITORY = Path(__file__).parents[2]
-
-
-@dataclass
-class Desk:
-    """One database, one model, and the steps of a worker called by hand."""
-
-    bench: pipeline.Bench
-    model: Model
-    folder: Path
-
-    @property
-    def database(self) -> Database:
-        return self.bench.database
-
-    def receive(self, images: Sequence[Dataset]) -> str:
-        for image in images:
-            path = self.folder / f"{image.SOPInstanceUID}.dcm"
-            image.save_as(path, enforce_file_format=True)
-            instance = instance_of(
-                image,
-                content_hash=hashlib.sha256(path.read_bytes()).hexdigest(),
-                path=str(path),
-                received_at=datetime.now(UTC),
-                from_patient_orientation=False,
-            )
-            receive(self.database, instance, self.bench.settings.exam, self.bench.settings.rules, datetime.now(UTC))
-        return str(images[0].StudyInstanceUID)
-
-    def lease(self, study: str) -> ExamRecord | None:
-        return pipeline.lease(self.bench, study, datetime.now(UTC))
-
-    def read(self, study: str) -> int | None:
-        """What the task does."""
-        leased = self.lease(study)
-        assert leased is not None
-        try:
-            return pipeline.read_exam(self.bench, leased, lambda: self.model)
-        except Exception as error:  # noqa: BLE001 - as in the task
-            pipeline.give_up(self.bench, leased, error, datetime.now(UTC))
-            return None
-
-    def exam(self, study: str) -> ExamRecord:
-        record = exam_record(self.database, study)
-        assert record is not None
-        return record
-
-    def deliver(self, reading_id: int, destination: str, now: datetime | None = None) -> tuple[int, int]:
-        bench = self.bench
-        when = now or datetime.now(UTC)
-        return outbox.deliver_due(bench.database, bench.settings, bench.owner, reading_id, destination, when)
-
-
-@pytest.fixture(scope="module")
-def model_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    folder = make_tiny_model(tmp_path_factory.mktemp("model"), height=380, width=228)
-    settings = load_settings(REPOSITORY / "settings.toml", {})
-    return replace(settings, inference=replace(settings.inference, model_folder=folder, precision="f32", threads=1))
-
-
-@pytest.fixture(scope="module")
-def model(model_settings: Settings) -> Model:
-    return load_model(model_settings.inference)
-
-
-def _desk(settings: Settings, model: Model, folder: Path, database_url: str | None = None) -> Desk:
-    database = open_database(database_url or f"sqlite:///{folder / 'node.db'}")
-    upgrade(database)
-    bench = pipeline.Bench(database, replace(settings, data_folder=folder), owner_name())
-    return Desk(bench, model, folder)
-
-
-@pytest.fixture
-def desk(model_settings: Settings, model: Model, tmp_path: Path) -> Iterator[Desk]:
-    made = _desk(model_settings, model, tmp_path)
-    yield made
-    made.database.close()
 
 
 def test_late_view_makes_a_second_reading_that_supersedes(desk: Desk) -> None:
@@ -312,7 +227,7 @@ def test_destination_gets_only_the_kinds_and_exams_that_the_site_wants(desk: Des
 
 def test_reading_on_postgresql(model_settings: Settings, model: Model, tmp_path: Path) -> None:
     with postgresql() as url:
-        desk = _desk(model_settings, model, tmp_path, url)
+        desk = make_desk(model_settings, model, tmp_path, url)
         study = desk.receive(mammograms.exam())
         assert desk.read(study) is not None
         [state] = exam_states(desk.database)

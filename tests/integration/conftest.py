@@ -1,0 +1,40 @@
+"""A tiny model, loaded once, and a desk to work at."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from node.inference.load import load_model
+from node.inference.model import Model
+from node.settings import Settings, load_settings
+from tests.integration.desk import Desk, make_desk
+from tests.models import make_tiny_model
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def model_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = make_tiny_model(tmp_path_factory.mktemp("model"), height=380, width=228)
+    """The shipped settings, but three kinds of object: all of them take a second an exam."""
+    settings = load_settings(REPOSITORY / "settings.toml", {})
+    [pacs] = settings.destinations
+    return replace(
+        settings,
+        inference=replace(settings.inference, model_folder=folder, precision="f32", threads=1),
+        destinations=(replace(pacs, objects=("SR", "SEG", "SC")),),
+    )
+
+
+@pytest.fixture(scope="session")
+def model(model_settings: Settings) -> Model:
+    return load_model(model_settings.inference)
+
+
+@pytest.fixture
+def desk(model_settings: Settings, model: Model, tmp_path: Path) -> Iterator[Desk]:
+    made = make_desk(model_settings, model, tmp_path)
+    yield made
+    made.database.close()
