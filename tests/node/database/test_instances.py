@@ -2,10 +2,13 @@
 
 import dataclasses
 
+from sqlalchemy import select
+
 from node.database import Database
 from node.database.exams import lease_exam, locked_exam
 from node.database.instances import Recorded, arrivals, instances_of, is_our_result, record_instance
 from node.database.readings import store_reading
+from node.database.schema import InstanceRow
 from tests.node.database.values import NOW, STUDY, a_reading, a_result, an_instance
 
 
@@ -18,6 +21,30 @@ def test_an_instance_comes_back_as_it_went_in(database: Database) -> None:
 def test_an_instance_without_view_and_times_comes_back(database: Database) -> None:
     instance = dataclasses.replace(an_instance(view=None), acquired_at=None, header=())
     record_instance(database, instance, False)
+    assert instances_of(database, STUDY) == (instance,)
+
+
+def test_what_tells_a_displayed_twin_comes_back(database: Database) -> None:
+    instance = dataclasses.replace(
+        an_instance(),
+        source_instance_uids=("1.2.840.113619.2.401.7",),
+        exposed_at=NOW.replace(tzinfo=None),
+        spacing_mm=(0.07, 0.1),
+        orientation=("A", "FR"),
+    )
+    record_instance(database, instance, False)
+    assert instances_of(database, STUDY) == (instance,)
+    assert hash(instances_of(database, STUDY)[0]) == hash(instance)
+
+
+def test_a_row_of_an_earlier_version_comes_back(database: Database) -> None:
+    """It holds none of the facts that tell a displayed twin."""
+    instance = an_instance()
+    record_instance(database, instance, False)
+    with database.write() as session:
+        row = session.scalars(select(InstanceRow)).one()
+        later = {"source_instance_uids", "exposed_at", "spacing_mm", "orientation"}
+        row.header_json = {name: value for name, value in row.header_json.items() if name not in later}
     assert instances_of(database, STUDY) == (instance,)
 
 

@@ -1,19 +1,29 @@
 """A reading, its results and its deliveries are stored in one step, once."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from node.database import Database
-from node.database.deliveries import deliveries_of
+from node.database.deliveries import (
+    DeliveryStatus,
+    deliveries_of,
+    lease_deliveries,
+    mark_not_needed,
+    mark_sent,
+    retry_failed,
+)
 from node.database.exams import exam_record, lease_exam, locked_exam
 from node.database.readings import (
+    Address,
     next_reading_number,
+    predecessor_of,
     readings_of,
     store_reading,
     stored_identity,
     stored_reading,
 )
 from node.exam import ExamStatus
-from node.results.reading import ResultKind
+from node.results.reading import Outcome, ResultKind
 from tests.node.database.values import NOW, STUDY, a_reading, a_result, addresses
 
 SR, SC = ResultKind.STRUCTURED_REPORT, ResultKind.SECONDARY_CAPTURE
@@ -104,3 +114,52 @@ def test_images_that_changed_meanwhile_discard_the_reading(database: Database) -
 
 def test_no_reading_of_that_id(database: Database) -> None:
     assert stored_reading(database, 4711) is None
+
+
+def test_what_may_not_leave_is_addressed_and_never_pending(database: Database) -> None:
+    lease(database)
+    results = [a_result(SR), replace(a_result(SC, number=11), problem="no pixels")]
+    addresses = [Address(result.sop_instance_uid, "PACS") for result in results]
+    reading_id = store_reading(database, "worker", a_reading(), results, addresses, prediction={}, seconds={}, now=NOW)
+    assert reading_id is not None
+    states = {delivery.kind: (delivery.status, delivery.reason) for delivery in deliveries_of(database, STUDY)}
+    assert states == {SR: (DeliveryStatus.PENDING, ""), SC: (DeliveryStatus.QUARANTINED, "no pixels")}
+    assert retry_failed(database, NOW) == 0
+    leased = lease_deliveries(database, reading_id, "PACS", "worker", NOW, 60)
+    assert [delivery.kind for delivery in leased] == [SR]
+
+
+def test_a_later_reading_knows_what_left_and_where_to(database: Database) -> None:
+    assert predecessor_of(database, STUDY) is None
+    lease(database)
+    results = [
+        a_result(SR),
+        replace(a_result(SC, number=11), problem="no pixels"),
+        replace(a_result(ResultKind.SEGMENTATION, number=12), form="own"),
+        replace(a_result(ResultKind.MESSAGE, number=13), sop_class_uid=""),
+    ]
+    addresses = [Address(result.sop_instance_uid, name) for result in results for name in ("PACS", "WS")]
+    reading_id = store_reading(database, "worker", a_reading(), results, addresses, prediction={}, seconds={}, now=NOW)
+    assert reading_id is not None
+    for delivery in lease_deliveries(database, reading_id, "WS", "worker", NOW, 60):
+        if delivery.kind is ResultKind.SEGMENTATION:
+            mark_not_needed(database, delivery.id, "worker", "the destination takes another form")
+        else:
+            mark_sent(database, delivery.id, "worker", NOW)
+    found = predecessor_of(database, STUDY)
+    assert found is not None
+    before, stored = found
+    assert (before.number, before.read_at, len(stored)) == (1, NOW, 4)
+    assert {(document.kind, document.form): document.destinations for document in before.documents} == {
+        (SR, ""): ("PACS", "WS"),
+        (ResultKind.SEGMENTATION, "own"): ("PACS",),
+    }
+
+
+def test_an_exam_refused_for_quality_is_skipped_with_its_reading(database: Database) -> None:
+    lease(database)
+    reading = replace(a_reading(), outcome=Outcome.REFUSED, reason="refused for quality: RCC constant image")
+    assert store_reading(database, "worker", reading, [], [], prediction={}, seconds={}, now=NOW) is not None
+    record = exam_record(database, STUDY)
+    assert record is not None
+    assert (record.status, record.reason, record.explain_due_at) == (ExamStatus.SKIPPED, reading.reason, None)
