@@ -57,7 +57,7 @@ class Drawn:
 
 
 def augment(image: Tensor, settings: Augmentation, generator: torch.Generator) -> Drawn:
-    """One random view of a float image (C, H, W); what comes in from outside is 0. The same generator, the same view."""
+    """One random view of a float image (C, H, W), 0 where nothing was. The same generator gives the same view."""
     chances = torch.rand(4, generator=generator).tolist()
     numbers = torch.rand(6, generator=generator).tolist()
     flip_x = settings.horizontal_flip and chances[0] < settings.probability
@@ -106,7 +106,7 @@ def _grid(affine: Tensor | None, rows: int, columns: int) -> Tensor:
 def _displacement(settings: Augmentation, rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Smooth random displacements (1, H, W, 2) in units of the grid.
 
-    Drawn on a coarse grid of half a sigma and smoothed there: equal to smoothing each pixel within a hundredth of alpha.
+    Drawn on a coarse grid of half a sigma, as strong as noise in each pixel would be there, and smoothed there.
     """
     step = max(1, int(settings.elastic_sigma // 2))
     coarse = (2, -(-rows // step) + 1, -(-columns // step) + 1)

@@ -44,9 +44,7 @@ def test_two_sections_are_drawn_with_replacement_and_translated_half_of_the_time
     report = Report((("one",), ("two",)), (("eins",), ("zwei",)))
     drawn = [draw_texts(report, random.Random(seed)) for seed in range(2000)]
     words = [word for pair in drawn for word in pair]
-    assert {word: round(words.count(word) / len(words), 1) for word in set(words)} == dict.fromkeys(
-        ("one", "two", "eins", "zwei"), 0.2
-    ) or all(0.22 < words.count(word) / len(words) < 0.28 for word in ("one", "two", "eins", "zwei"))
+    assert all(0.22 < words.count(word) / len(words) < 0.28 for word in ("one", "two", "eins", "zwei"))
     same = sum({pair[0], pair[1]} <= {"one", "eins"} or {pair[0], pair[1]} <= {"two", "zwei"} for pair in drawn)
     assert 0.45 < same / len(drawn) < 0.55
 
