@@ -3,6 +3,8 @@
 `problem_of` says in words what is wrong, or "". The words name attributes, content items and UIDs, never the patient.
 """
 
+import struct
+import warnings
 from collections.abc import Callable, Iterator
 from io import BytesIO
 
@@ -35,20 +37,35 @@ MOST_WORDS = 5
 """Problems that are told of one object; a person looks at the object itself for more."""
 
 
+_NO_DICOM = (
+    *(InvalidDicomError, struct.error, OSError, EOFError, UserWarning),
+    *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError),
+)
+"""What pydicom raises at bytes that are no object of DICOM, or not the whole of one."""
+
+
 def problem_of(result: EncodedResult) -> str:
-    """What is wrong with `result`, in words; "" where it may leave."""
-    if result.kind is ResultKind.MESSAGE:
-        return _told(list(of_message(result.content)))
-    try:
-        with disable_value_validation():
-            subject = subject_of(result, pydicom.dcmread(BytesIO(result.content)))
-            found = [problem for check in CHECKS for problem in check(subject)]
-    except (InvalidDicomError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError) as error:
-        return f"cannot be parsed: {type(error).__name__}"
-    return _told(found or list(of_program(result.content)))
-
-
-def _told(problems: list[str]) -> str:
-    told = list(dict.fromkeys(problems))
+    """What is wrong with `result`, in words; "" where it may leave. dciodvfy is asked where nothing else was found."""
+    found = own_problems(result)
+    if not found and result.kind is not ResultKind.MESSAGE:
+        found = list(of_program(result.content))
+    told = list(dict.fromkeys(found))
     more = f"; and {len(told) - MOST_WORDS} more" if len(told) > MOST_WORDS else ""
     return "; ".join(told[:MOST_WORDS]) + more
+
+
+def own_problems(result: EncodedResult) -> list[str]:
+    """What the checks that need no program find."""
+    if result.kind is ResultKind.MESSAGE:
+        return list(of_message(result.content))
+    try:
+        with disable_value_validation(), warnings.catch_warnings():
+            warnings.filterwarnings("error", message="End of file")
+            return problems_of(subject_of(result, pydicom.dcmread(BytesIO(result.content))))
+    except _NO_DICOM as error:
+        return [f"cannot be parsed: {type(error).__name__}"]
+
+
+def problems_of(subject: Subject) -> list[str]:
+    """What all CHECKS find in an object that was parsed."""
+    return [problem for check in CHECKS for problem in check(subject)]

@@ -25,6 +25,17 @@ def _template(*rows: Row) -> Template:
     return Template(rows, extensible=False, ordered=True)
 
 
+_EXAM_VALUES = tuple(
+    row
+    for concept, unit in (("111047 DCM Probability of cancer", "%"), ("246262008 SCT Score", "1"))
+    for row in (
+        Row(">", "HAS PROPERTIES", "NUM", concept, "1-n", "U", values=unit),
+        Row(">>", "HAS CONCEPT MOD", "TEXT", "121050 DCM Equivalent Meaning of Concept Name", "1", "U"),
+        Row(">>", "HAS CONCEPT MOD", "CODE", "272741003 SCT Laterality", "1", "M", values="CID 6022"),
+    )
+)
+"""No rows of TID 4001: what a workstation's profile (exam_value = "number") asks for, outside the template."""
+
 TEMPLATES: dict[str, Template] = {
     "TID 4000": _template(
         Row("", "", "CONTAINER", "111036 DCM Mammography CAD Report", "1", "M"),
@@ -44,6 +55,7 @@ TEMPLATES: dict[str, Template] = {
     "TID 4001": _template(
         Row("", "", "CODE", "111017 DCM CAD Processing and Findings Summary", "1", "M", values="CID 6047"),
         Row(">", "HAS PROPERTIES", "INCLUDE", "TID 4002", "1", "U"),
+        *_EXAM_VALUES,
         Row(">", "INFERRED FROM", "INCLUDE", "TID 4003", "1-n", "MC", "summary tells of findings"),
     ),
     "TID 4002": _template(
