@@ -74,7 +74,7 @@ def find_landmarks(
     not square.
     """
     core = breast_core(prepared.pixels)
-    if core is None:
+    if core is None or core.all():
         return None
     frame = _Frame.of(prepared, _direction("H", orientation), spacing_mm)
     outline = frame.upright(core)

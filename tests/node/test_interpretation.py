@@ -1,6 +1,7 @@
 """Logits to probabilities, heat to regions in stored pixels: the mark comes back where the lesion was."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from node.errors import ContractError
 from node.interpretation import MAXIMUM_REGIONS, calibrate, interpret, prior_shift
 from node.mammography.contract import Calibration, ModelContract, OperatingPoint, Prediction
-from node.mammography.findings import FindingKind
+from node.mammography.findings import BreastDensity, Correspondence, Depth, FindingKind, Sector
 from node.mammography.pixels import Placement, PreparedView
 from node.mammography.regions import (
     HeatGrid,
@@ -160,6 +161,64 @@ def test_outputs_that_the_model_does_not_give_are_not_assessed():
         "architectural distortion: not looked for by this model",
         "asymmetry: not looked for by this model",
     }
+
+
+# --- where it lies, and what belongs together ------------------------------------------------------------------------
+
+
+def breasts() -> dict[View, PreparedView]:
+    """Half an ellipse in every view, its chest wall on the left edge of the model image."""
+    y, x = np.mgrid[:H, :W] + 0.5
+    picture = np.where((x / 90.0) ** 2 + ((y - 95.0) / 80.0) ** 2 < 1.0, 0.5, 0.0).astype(np.float32)
+    return {view: replace(prepared(view), pixels=picture) for view in STANDARD_VIEWS}
+
+
+ORIENTATIONS = {RCC: ("P", "L"), LCC: ("A", "R"), RMLO: ("P", "FL"), LMLO: ("A", "FR")}
+
+
+def located(heat: dict[View, np.ndarray], **known):
+    return interpret(prediction(heat), contract(), breasts(), (), SITE, **known)
+
+
+def test_a_finding_has_its_place():
+    spacings = dict.fromkeys(STANDARD_VIEWS, (0.1, 0.1))
+    result = located({RCC: blob(45.0, 60.0)}, orientations=ORIENTATIONS, spacings=spacings)
+    place = result.findings[0].place
+    assert place.nipple_distance == pytest.approx(0.5, abs=0.05)
+    assert (place.depth, place.sector) == (Depth.MIDDLE, Sector.OUTER)
+    assert place.nipple_distance_mm == pytest.approx(45.0 / placement(True).scale_x * 0.1, abs=4.0)
+
+
+def test_a_place_without_orientation_and_spacing_has_no_sector_and_no_millimetres():
+    place = located({LMLO: blob(45.0, 60.0)}).findings[0].place
+    assert (place.sector, place.nipple_distance_mm, place.depth) == (None, None, Depth.MIDDLE)
+
+
+def test_a_finding_in_an_image_whose_breast_does_not_stand_out_has_no_place():
+    grey_all_over = read({LCC: blob(40.0, 90.0)})
+    assert [finding.place for finding in grey_all_over.findings] == [None]
+    assert grey_all_over.correspondences == ()
+
+
+def test_one_lesion_in_two_views():
+    heat = {RCC: blob(45.0, 60.0), RMLO: blob(48.0, 120.0), LCC: blob(45.0, 60.0), LMLO: blob(8.0, 120.0)}
+    result = located(heat)
+    assert [finding.view for finding in result.findings] == [RCC, LCC, RMLO, LMLO]
+    assert result.correspondences == (Correspondence(0, 2),)
+
+
+def test_density_is_the_likeliest_category():
+    logits = np.array([0.5, 2.0, 1.0, -1.0], np.float32)
+    known = prediction({}, density_logits=logits)
+    density = interpret(known, contract(), breasts(), (), SITE).density
+    assert density.category == "B"
+    assert density.probability == pytest.approx(math.exp(2.0) / sum(math.exp(float(x)) for x in logits))
+    assert located({}).density is None
+
+
+def test_extreme_density_logits_stay_finite():
+    known = prediction({}, density_logits=np.array([-1e4, 0.0, 0.0, 1e4], np.float32))
+    assert interpret(known, contract(), breasts(), (), SITE).density == BreastDensity("D", 1.0)
 
 
 # --- what is marked --------------------------------------------------------------------------------------------------
