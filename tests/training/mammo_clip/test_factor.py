@@ -1,0 +1,151 @@
+"""FActOR against plain transcriptions, and on maps where the right answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from training.mammo_clip.factor import (
+    FactorLoss,
+    PaperMapper,
+    SharedMapper,
+    channel_weights,
+    factor_loss,
+    fixed_weights,
+    heatmaps,
+    phrase_embedding,
+)
+
+
+def transcription(cosines, present, temperature, ones):
+    """The loss with loops, in float64."""
+    images, _, phrases = cosines.shape
+    scores = [[max(cosines[i, :, k]) / temperature for k in range(phrases)] for i in range(images)]
+    terms = []
+    for i in range(images):
+        for k in range(phrases):
+            if present[i, k]:
+                total = math.exp(scores[i][k])
+                for j in range(images):
+                    if not present[j, k]:
+                        total += math.exp(scores[j][k])
+                    elif ones:
+                        total += 1.0
+                terms.append(-math.log(math.exp(scores[i][k]) / total))
+    return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize("ones", [False, True])
+def test_loss_is_the_published_one(ones):
+    generator = np.random.default_rng(3)
+    cosines = generator.uniform(-1, 1, (6, 9, 2))
+    present = generator.random((6, 2)) < 0.5
+    expected = transcription(cosines, present, 0.07, ones)
+    got = factor_loss(torch.tensor(cosines), torch.tensor(present), FactorLoss(0.07, ones))
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_paper_s_temperature_does_not_overflow():
+    cosines = torch.ones(2, 3, 1, requires_grad=True)
+    loss = factor_loss(cosines, torch.tensor([[True], [False]]), FactorLoss(0.007))
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(2.0), abs=1e-5)
+    assert torch.isfinite(cosines.grad).all()
+
+
+def test_batch_without_positives_has_no_loss_and_a_gradient():
+    cosines = torch.rand(2, 3, 1, requires_grad=True)
+    loss = factor_loss(cosines, torch.zeros(2, 1, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert torch.equal(cosines.grad, torch.zeros_like(cosines))
+
+
+def test_heads_are_stacked_and_each_phrase_sees_its_own():
+    torch.manual_seed(0)
+    mapper = PaperMapper(12, 8, 2)
+    maps, phrases = torch.rand(3, 5, 3, 4), functional.normalize(torch.randn(2, 8), dim=1)
+    got = mapper(maps, phrases)
+    for phrase, head in enumerate(mapper.pool):
+        vectors = functional.normalize(head(maps.flatten(2)), dim=-1)
+        assert torch.allclose(got[:, :, phrase], vectors @ phrases[phrase], atol=1e-6)
+    mixed = PaperMapper(12, 8, 2, heads_mixed=True)
+    mixed.load_state_dict(mapper.state_dict())
+    assert not torch.allclose(mixed(maps, phrases), got, atol=1e-3)
+
+
+def test_paper_s_mapper_has_the_published_size_and_refuses_another_map():
+    with torch.device("meta"):
+        mapper = PaperMapper(1392, 512, 2)
+    assert sum(parameter.numel() for parameter in mapper.pool[0].parameters()) == 2_652_272
+    with pytest.raises(ValueError, match="tied to 12 cells and 1 phrases, not 20 and 1"):
+        PaperMapper(12, 8, 1)(torch.rand(1, 2, 4, 5), torch.rand(1, 8))
+
+
+@pytest.mark.parametrize("size", [(48, 29), (24, 15), (3, 2)])
+def test_shared_mapper_takes_any_size_and_any_number_of_phrases(size):
+    torch.manual_seed(0)
+    mapper = SharedMapper(7, 8, hidden=16)
+    cosines = mapper(torch.rand(2, 7, *size), functional.normalize(torch.randn(11, 8), dim=1))
+    assert cosines.shape == (2, 7, 11)
+    assert cosines.abs().max() <= 1.0 + 1e-5
+
+
+def test_shared_mapper_does_not_care_where_the_cells_lie():
+    torch.manual_seed(0)
+    mapper = SharedMapper(4, 8, hidden=16)
+    maps = torch.rand(1, 4, 6, 6)
+    moved = maps.roll((2, 3), (2, 3))
+    phrases = functional.normalize(torch.randn(2, 8), dim=1)
+    assert torch.allclose(mapper(maps, phrases), mapper(moved, phrases), atol=1e-6)
+
+
+def test_the_strongest_channels_stay():
+    cosines = torch.tensor([[0.5, -0.2], [0.1, 0.3], [0.9, 0.2]])
+    assert channel_weights(cosines).tolist() == [[0.5, 0.0], pytest.approx([0.1, 0.3]), pytest.approx([0.9, 0.2])]
+    assert (channel_weights(cosines, 1) > 0).tolist() == [[False, False], [False, True], [True, False]]
+
+
+def test_heat_lies_where_the_chosen_channel_fires():
+    maps = torch.zeros(1, 3, 4, 5)
+    maps[0, 1, 2, 3] = 2.0
+    maps[0, 0, 0, 0] = 5.0
+    heat = heatmaps(maps, torch.tensor([[0.0], [0.5], [0.0]]))
+    assert heat.shape == (1, 1, 4, 5)
+    assert heat[0, 0, 2, 3] == 1.0
+    assert heat.sum() == 1.0
+
+
+def test_prompts_are_averaged_and_then_normalised():
+    prompts = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    assert torch.allclose(phrase_embedding(prompts), torch.tensor([2.0, 1.0]) / 5**0.5)
+
+
+def test_fixed_weights_are_the_difference_of_means():
+    cosines = torch.tensor([[[0.8], [0.1]], [[0.2], [0.3]]])
+    present = torch.tensor([[True], [False]])
+    assert torch.allclose(fixed_weights(cosines, present), torch.tensor([[0.6], [0.0]]))
+    with pytest.raises(ValueError, match="needs an image"):
+        fixed_weights(cosines, torch.ones(2, 1, dtype=torch.bool))
+
+
+def test_training_finds_the_channel_that_carries_the_phrase():
+    """Eight channels; one of them fires where and when the finding is there, the others are the same everywhere."""
+    torch.manual_seed(1)
+    present = torch.arange(32) % 2 == 0
+    maps = (torch.rand(1, 8, 6, 6) * 0.3).repeat(32, 1, 1, 1)
+    maps[present, 5, 2, 4] += 3.0
+    phrase = functional.normalize(torch.randn(1, 16), dim=1)
+    mapper = SharedMapper(8, 16, hidden=32)
+    optimizer = torch.optim.AdamW(mapper.parameters(), 1e-2)
+    for _ in range(150):
+        loss = factor_loss(mapper(maps, phrase), present[:, None])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    weights = fixed_weights(mapper(maps, phrase).detach(), present[:, None])
+    assert int(weights[:, 0].argmax()) == 5
+    heat = heatmaps(maps[:1], weights)[0, 0]
+    assert divmod(int(heat.argmax()), 6) == (2, 4)
