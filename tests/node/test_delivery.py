@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -25,8 +26,15 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 
 from node.delivery import StoredResult, deliver, error_of_status, presentation_contexts
-from node.errors import DestinationRefusedError, DestinationUnavailableError, retry_after
+from node.errors import (
+    ClassRefusedError,
+    DestinationRefusedError,
+    DestinationUnavailableError,
+    RequestRefusedError,
+    retry_after,
+)
 from node.settings import Destination
+from node.supported import LABEL_MAP_SEGMENTATION_STORAGE as LABELS
 
 
 def _result(folder: Path, sop_class: str, syntax: str) -> StoredResult:
@@ -131,6 +139,51 @@ def test_refused_object_does_not_stop_the_others(tmp_path: Path) -> None:
     assert len(received) == 2
 
 
+def _set_by_labels(folder: Path) -> list[StoredResult]:
+    """One picture for all, a label map with its report, and the report that stands in for both."""
+    own = ExplicitVRLittleEndian
+    return [
+        _result(folder, SC, own),
+        replace(_result(folder, LABELS, own), only_if_taken=LABELS),
+        replace(_result(folder, SR, own), only_if_taken=LABELS),
+        replace(_result(folder, SR, own), only_if_refused=LABELS),
+    ]
+
+
+def test_the_accepted_classes_decide_which_form_goes(tmp_path: Path) -> None:
+    results = _set_by_labels(tmp_path)
+    takes_all = [(sop_class, ExplicitVRLittleEndian) for sop_class in (SC, SR, LABELS)]
+    for contexts, forms in ((takes_all, results[:3]), (takes_all[:2], [results[0], results[3]])):
+        with _scp(contexts, lambda _: 0x0000) as (destination, received):
+            outcomes = deliver(results, destination, "NODE")
+        assert [dataset.SOPInstanceUID for dataset in received] == [result.sop_instance_uid for result in forms]
+        assert all(outcome.error is None for outcome in outcomes)
+        others = [outcome.not_needed for outcome in outcomes if outcome.not_needed]
+        takes = "takes" if contexts is takes_all else "takes no"
+        assert set(others) == {f"the destination {takes} Label Map Segmentation Storage"}
+
+
+def test_a_failure_brings_no_other_form(tmp_path: Path) -> None:
+    results = _set_by_labels(tmp_path)
+    takes_all = [(sop_class, ExplicitVRLittleEndian) for sop_class in (SC, SR, LABELS)]
+    with _scp(takes_all, lambda ds: 0xC000 if ds.SOPClassUID == LABELS else 0x0000) as (destination, received):
+        _, labels, with_labels, without = deliver(results, destination, "NODE")
+    assert "0xC000 (cannot understand)" in str(labels.error)
+    assert (with_labels.error, with_labels.not_needed) == (None, "")
+    assert without.not_needed
+    assert len(received) == 3
+
+
+def test_destination_that_takes_no_class_at_all_says_so_of_each_object(tmp_path: Path) -> None:
+    results = _set_by_labels(tmp_path)
+    with _scp([("1.2.840.10008.1.1", ImplicitVRLittleEndian)], lambda _: 0x0000) as (destination, _):
+        picture, labels, with_labels, without = deliver(results, destination, "NODE")
+    assert isinstance(picture.error, ClassRefusedError)
+    assert str(picture.error) == "the destination takes no Secondary Capture Image Storage"
+    assert labels.not_needed == with_labels.not_needed == "the destination takes no Label Map Segmentation Storage"
+    assert isinstance(without.error, ClassRefusedError)
+
+
 def test_destination_that_is_down_or_rejects_is_tried_again(tmp_path: Path) -> None:
     result = _result(tmp_path, SC, ExplicitVRLittleEndian)
     with socket.socket() as free:
@@ -177,7 +230,9 @@ def _parts(content: bytes) -> list[bytes]:
 
 
 @contextmanager
-def _stow(status: int, body: Callable[[list[str]], object] | None) -> Iterator[tuple[Destination, list[bytes]]]:
+def _stow(
+    status: int | Callable[[list[str]], int], body: Callable[[list[str]], object] | None
+) -> Iterator[tuple[Destination, list[bytes]]]:
     """An HTTP server whose answer to a POST is made from the SOP Instance UIDs in it."""
     requests: list[bytes] = []
 
@@ -191,8 +246,8 @@ def _stow(status: int, body: Callable[[list[str]], object] | None) -> Iterator[t
                 for part in parts
             ]
             answer = b"" if body is None else json.dumps(body(uids)).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/dicom+json")
+            self.send_response(status if isinstance(status, int) else status(uids))
+            self.send_header("Content-Type", "application/json" if b"Message" in answer else "application/dicom+json")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
@@ -276,3 +331,68 @@ def test_stow_destination_that_is_down_is_tried_again(tmp_path: Path) -> None:
         pass
     [outcome] = deliver([result], destination, "NODE")
     assert isinstance(outcome.error, DestinationUnavailableError)
+
+
+def _stow_set(
+    results: list[StoredResult], status: int | Callable[[list[str]], int], body: Callable[[list[str]], object] | None
+) -> tuple[list[str], list[int]]:
+    """What became of each of `results` in a word or two, and how many objects each request held."""
+    with _stow(status, body) as (destination, requests):
+        outcomes = deliver(results, destination, "NODE")
+    words = [(outcome.not_needed and "not needed") or type(outcome.error).__name__ for outcome in outcomes]
+    return words, [len(request.split(b"DICM")) - 1 for request in requests]
+
+
+def test_stow_asks_with_the_label_maps_which_form_goes(tmp_path: Path) -> None:
+    results = _set_by_labels(tmp_path)
+    labels = results[1].sop_instance_uid
+
+    def refused(reason: int) -> Callable[[list[str]], object]:
+        return lambda uids: {"00081198": _failed([labels], reason)} if uids == [labels] else {"00081199": _items(uids)}
+
+    taken = _stow_set(results, 200, lambda uids: {"00081199": _items(uids)})
+    assert taken == (["NoneType", "NoneType", "NoneType", "not needed"], [1, 2])
+    for reason in (0x0122, 0xC122):
+        other = _stow_set(results, 202, refused(reason))
+        assert other == (["NoneType", "not needed", "not needed", "NoneType"], [1, 2])
+    broken = _stow_set(results, 202, refused(0xA900))
+    assert broken == (["NoneType", "DestinationRefusedError", "NoneType", "not needed"], [1, 2])
+    later = _stow_set(results, 202, refused(0xA700))
+    unavailable = "DestinationUnavailableError"
+    assert later == (["NoneType", unavailable, unavailable, unavailable], [1, 1])
+
+
+def test_stow_4xx_that_names_the_class_brings_the_other_form(tmp_path: Path) -> None:
+    results = _set_by_labels(tmp_path)
+    labels = results[1].sop_instance_uid
+
+    def status(uids: list[str]) -> int:
+        return 400 if uids == [labels] else 200
+
+    def naming(uids: list[str]) -> object:
+        return {"Message": f"unknown SOP class {LABELS}"} if uids == [labels] else {"00081199": _items(uids)}
+
+    def other(uids: list[str]) -> object:
+        return {"Message": "bad request"} if uids == [labels] else {"00081199": _items(uids)}
+
+    assert _stow_set(results, status, naming)[0] == ["NoneType", "not needed", "not needed", "NoneType"]
+    assert _stow_set(results, status, other)[0] == ["NoneType", "RequestRefusedError", "NoneType", "not needed"]
+
+
+def test_stow_request_that_is_refused_whole_is_sent_one_by_one(tmp_path: Path) -> None:
+    results = [_result(tmp_path, sop_class, ExplicitVRLittleEndian) for sop_class in (SC, SR, SC)]
+    bad = results[1].sop_instance_uid
+    with _stow(lambda uids: 422 if bad in uids else 200, lambda uids: {"Message": "no thanks"}) as (web, requests):
+        first, second, third = deliver(results, web, "NODE")
+    assert (first.error, third.error) == (None, None)
+    assert isinstance(second.error, RequestRefusedError)
+    assert "HTTP 422" in str(second.error)
+    assert str(second.error).endswith(": no thanks")
+    assert len(requests) == 4
+
+
+def test_what_was_decided_in_an_earlier_try_stands(tmp_path: Path) -> None:
+    """The label map stands in the destination already; its report was put off."""
+    report, other = _set_by_labels(tmp_path)[2:]
+    assert _stow_set([report], 200, lambda uids: {"00081199": _items(uids)}) == (["NoneType"], [1])
+    assert _stow_set([other], 200, lambda uids: {"00081199": _items(uids)}) == (["NoneType"], [1])
