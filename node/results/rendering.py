@@ -148,7 +148,8 @@ class Rendering:
         """
         made = [result for kind in ENCODERS if kind in kinds for result in self._of_kind(kind, destination)]
         if ResultKind.STRUCTURED_REPORT in kinds:
-            made += self._report([result for result in _leaving(made) if result.kind in SEGMENTATIONS])
+            segmentations = [result for result in _leaving(made) if result.kind in SEGMENTATIONS]
+            made += self._report(segmentations, destination)
         named = [result for result in _leaving(made) if result.kind is not ResultKind.MESSAGE]
         if ResultKind.KEY_OBJECTS in kinds and named:
             made += self._key_objects(named)
@@ -156,11 +157,13 @@ class Rendering:
             made += self._rejection(destination)
         return made
 
-    def _report(self, segmentations: Sequence[EncodedResult]) -> tuple[EncodedResult, ...]:
+    def _report(self, segmentations: Sequence[EncodedResult], destination: Destination) -> tuple[EncodedResult, ...]:
+        """Where segmentations have a frame of their own it is OHIF that shows them: the report is as OHIF opens it."""
+        regions_only = destination.frame == OWN_FRAME
         return self._once(
             ResultKind.STRUCTURED_REPORT,
-            structured_report.form(segmentations),
-            lambda: (structured_report.encode(self._reading, self._sources, segmentations),),
+            structured_report.form(segmentations, regions_only),
+            lambda: (structured_report.encode(self._reading, self._sources, segmentations, regions_only),),
         )
 
     def _key_objects(self, named: Sequence[EncodedResult]) -> tuple[EncodedResult, ...]:

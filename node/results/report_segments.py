@@ -4,7 +4,8 @@ TID 1410 has three places for a segmentation. Referenced Segmentation Frame (121
 viewers draw; Referenced Segment (121191) belongs to TID 1411; and one item of either makes PixelMed's validator of 2022
 hold all groups of the report against TID 1410 or 1411, the exam's and the breasts' too, which are then invalid. The
 third is Illustration of ROI (121200), row 9: optional, beside the contour, in every validator's rules. An IMAGE item
-with Referenced Segment Number stands there. One for each group, as the row allows: the first segmentation given counts.
+with Referenced Segment Number stands there; without, for a label map, where dciodvfy of 2026 wants none: the segment is
+the one with the group's tracking UID. One item for each group, as the row allows: the first segmentation given counts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ import highdicom as hd
 import pydicom
 
 from node.results import codes
+from node.results.labelmap import LABEL_MAP_SEGMENTATION_STORAGE
 from node.results.reading import EncodedResult
 from node.results.report_items import CONTAINS, concept
 
@@ -49,12 +51,13 @@ def illustrated(group: Any, tracking_uid: str, segments: Segments) -> Any:
     """The measurement group with a reference to the segment of the same tracking UID, where there is one."""
     segment = segments.get(tracking_uid)
     if segment is not None:
+        is_label_map = segment.sop_class_uid == LABEL_MAP_SEGMENTATION_STORAGE
         group[0].ContentSequence.append(
             hd.sr.ImageContentItem(
                 name=concept(codes.ILLUSTRATION_OF_ROI),
                 referenced_sop_class_uid=segment.sop_class_uid,
                 referenced_sop_instance_uid=segment.sop_instance_uid,
-                referenced_segment_numbers=segment.number,
+                referenced_segment_numbers=None if is_label_map else segment.number,
                 relationship_type=CONTAINS,
             )
         )

@@ -11,7 +11,7 @@ from node.mammography.views import View
 from node.results import codes, names, words
 from node.results.document import DISCLAIMER, images_known
 from node.results.reading import Outcome, Reading, UnreadView, ViewReading
-from node.results.report_groups import FAILED, NOT_ATTEMPTED, PARTIALLY_SUCCEEDED, SUCCEEDED
+from node.results.report_groups import DENSITIES, FAILED, NOT_ATTEMPTED, PARTIALLY_SUCCEEDED, SUCCEEDED
 from node.results.report_items import CONTAINS, coded, concept, text
 
 ALL_WITHOUT_FINDINGS = Code("111241", "DCM", "All algorithms succeeded; without findings")
@@ -30,11 +30,17 @@ def evaluations(reading: Reading, sources: Mapping[View, Dataset]) -> Any:
         [
             coded(codes.FINDINGS_SUMMARY, findings_summary(reading)),
             coded(codes.SUMMARY_OF_DETECTIONS, detections_summary(reading)),
+            *_density(reading),
             text(codes.SUMMARY, report),
             *(text(name, said) for name, said in _texts(reading)),
         ]
     )
     return container
+
+
+def _density(reading: Reading) -> list[Any]:
+    density = reading.density
+    return [] if density is None else [coded(codes.BREAST_COMPOSITION, DENSITIES[density.category])]
 
 
 def findings_summary(reading: Reading) -> Code:

@@ -21,7 +21,7 @@ from node.results.ours import MANUFACTURER
 from node.results.reading import EncodedResult, Reading, ResultKind
 from node.results.report_findings import finding_groups, lesion_groups
 from node.results.report_groups import density_groups, exam_groups, quality_groups, search_groups
-from node.results.report_items import concept
+from node.results.report_items import CONTAINS, MODIFIES, concept
 from node.results.report_segments import Segments, segments_of
 from node.results.report_words import evaluations
 
@@ -29,14 +29,21 @@ SERIES_DESCRIPTION = "AI mammography report (research)"
 
 
 def encode(
-    reading: Reading, sources: Mapping[View, Dataset], segmentations: Sequence[EncodedResult] = ()
+    reading: Reading,
+    sources: Mapping[View, Dataset],
+    segmentations: Sequence[EncodedResult] = (),
+    regions_only: bool = False,
 ) -> EncodedResult:
     """The report of one reading. One without findings is as full: it says what was looked for and not found.
 
     `segmentations` are those that the report's destination gets: all are evidence, and the groups refer to their
     segments (report_segments). They are part of the report's form, and so of its UID.
+
+    `regions_only`: Imaging Measurements hold the marked regions alone, all else stands under Qualitative Evaluations in
+    codes and words. OHIF 3.12.10 and 3.13.2 take every measurement group for one with coordinates, and do not open a
+    report that has another.
     """
-    kind, made_form = ResultKind.STRUCTURED_REPORT, form(segmentations)
+    kind, made_form = ResultKind.STRUCTURED_REPORT, form(segmentations, regions_only)
     dataset = new_document(reading, sources, kind, Comprehensive3DSRStorage, SERIES_DESCRIPTION, form=made_form)
     dataset.Modality = "SR"
     dataset.ReferencedPerformedProcedureStepSequence = []
@@ -51,13 +58,14 @@ def encode(
     replaced = evidence.predecessors(reading, kind, made_form)
     if replaced:
         dataset.PredecessorDocumentsSequence = replaced
-    dataset.update(_content(reading, sources, segments_of(segmentations)))
+    dataset.update(_content(reading, sources, segments_of(segmentations), regions_only))
     return to_result(dataset, kind, made_form)
 
 
-def form(segmentations: Sequence[EncodedResult]) -> str:
-    """The report's form: the segmentations that it refers to; "" without."""
-    return uids.form_of(sorted(made.sop_instance_uid for made in segmentations)) if segmentations else ""
+def form(segmentations: Sequence[EncodedResult], regions_only: bool = False) -> str:
+    """The report's form: the segmentations that it refers to, and whether it holds regions alone; "" by default."""
+    named = sorted(made.sop_instance_uid for made in segmentations)
+    return uids.form_of(named, *(["regions only"] if regions_only else [])) if named or regions_only else ""
 
 
 def _procedures(source: Dataset) -> list[Dataset]:
@@ -76,26 +84,44 @@ def _is_code(item: Dataset) -> bool:
     return all(0 < len(str(item.get(keyword) or "")) <= limit for keyword, limit in limits.items())
 
 
-def _content(reading: Reading, sources: Mapping[View, Dataset], segments: Segments) -> Dataset:
+def _content(
+    reading: Reading, sources: Mapping[View, Dataset], segments: Segments, regions_only: bool
+) -> hd.sr.ContainerContentItem:
     """The content tree: TID 1500."""
-    report = hd.sr.MeasurementReport(
-        observation_context=_observation_context(reading),
-        procedure_reported=concept(codes.IMAGING_PROCEDURE),
-        imaging_measurements=[
-            *exam_groups(reading),
-            *density_groups(reading),
-            *quality_groups(reading),
-            *search_groups(reading, segments),
-            *lesion_groups(reading),
-            *finding_groups(reading, segments),
+    root = hd.sr.ContainerContentItem(name=concept(codes.MEASUREMENT_REPORT), template_id="1500")
+    root.ContentSequence = hd.sr.ContentSequence(
+        [
+            *hd.sr.LanguageOfContentItemAndDescendants(concept(codes.ENGLISH)),
+            *_observation_context(reading),
+            hd.sr.CodeContentItem(
+                name=concept(codes.PROCEDURE_REPORTED),
+                value=concept(codes.IMAGING_PROCEDURE),
+                relationship_type=MODIFIES,
+            ),
+            image_library(reading, sources),
+            *_measurements(reading, segments, regions_only),
+            evaluations(reading, sources),
         ],
+        is_root=False,
     )
-    root: Dataset = report[0]
-    measurements = root.ContentSequence.pop()
-    root.ContentSequence.append(image_library(reading, sources))
-    root.ContentSequence.append(measurements)
-    root.ContentSequence.append(evaluations(reading, sources))
     return root
+
+
+def _measurements(reading: Reading, segments: Segments, regions_only: bool) -> list[Any]:
+    """Imaging Measurements (TID 1500 row 6), none where there is no group."""
+    others = [
+        *exam_groups(reading),
+        *density_groups(reading),
+        *quality_groups(reading),
+        *search_groups(reading, segments),
+        *lesion_groups(reading),
+    ]
+    groups = [*([] if regions_only else others), *finding_groups(reading, segments)]
+    if not groups:
+        return []
+    container = hd.sr.ContainerContentItem(name=concept(codes.IMAGING_MEASUREMENTS), relationship_type=CONTAINS)
+    container.ContentSequence = hd.sr.ContentSequence([item for group in groups for item in group])
+    return [container]
 
 
 def _observation_context(reading: Reading) -> Any:

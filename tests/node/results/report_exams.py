@@ -47,7 +47,7 @@ def later() -> Reading:
 def partial() -> Reading:
     """Three views read, LMLO refused, RMLO read with something wrong."""
     made = exams.reading(views=(RCC, LCC, RMLO))
-    made = cad_exams.with_view(made, RMLO, quality=(cad_exams.LITTLE_MUSCLE,))
+    made = cad_exams.with_view(made, RMLO, quality=(cad_exams.FAINT,))
     return replace(made, unread=(cad_exams.unread(LMLO, "constant image", cad_exams.BLANK),))
 
 

@@ -7,7 +7,7 @@ import pydicom
 import pytest
 
 from node.destinations import Destination
-from node.results import rendering
+from node.results import rendering, structured_report
 from node.results.reading import EncodedResult, Outcome, Reading, ResultKind
 from node.results.rendering import LABEL_MAP_SEGMENTATION_STORAGE, Rendering, Shipment
 from tests.node.results import cad_exams, exams, report_exams
@@ -85,6 +85,13 @@ def test_a_destination_without_segmentations_gets_a_report_that_names_none(made)
     (report,) = of_kind(shipped(made, "SR", "SC"), "SR")
     assert report.form == ""
     assert ours_named_by(report) == set()
+
+
+def test_where_segmentations_have_a_frame_of_their_own_the_report_is_of_regions_alone(made):
+    (report,) = of_kind(shipped(made, preset="ohif"), "SR")
+    segmentations = of_kind(shipped(made, preset="ohif"), "SEG")
+    assert report.form == structured_report.form(segmentations, regions_only=True)
+    assert ours_named_by(report) == uids_of(segmentations)
 
 
 def test_an_object_that_the_gate_refused_is_shipped_with_its_problem_and_named_by_none(made):

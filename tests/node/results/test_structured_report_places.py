@@ -1,5 +1,6 @@
 """Place, density, lesions of two views, segments, predecessors: what the report says beyond contours and values."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 
@@ -10,9 +11,9 @@ from pydicom import Dataset
 
 from node.mammography.findings import BreastDensity
 from node.mammography.views import LMLO, RCC, RMLO
-from node.results import labelmap, segmentation, structured_report, uids
+from node.results import heatmap_segmentation, labelmap, segmentation, structured_report, uids
 from node.results.reading import DocumentReference, EncodedResult, Reading, ResultKind
-from tests.node.results import exams, report_exams
+from tests.node.results import exams, report_exams, validators
 from tests.node.results.test_structured_report import named, report
 
 ATTRIBUTE_OF_CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
@@ -83,23 +84,71 @@ def test_no_density_where_the_model_gives_none():
     assert groups_of(report(exams.reading()), "Breast composition") == []
 
 
-@pytest.mark.parametrize("encode", [segmentation.encode, labelmap.encode])
-def test_each_outline_refers_to_the_segment_of_its_finding(made, encode):
-    segmentations = encode(made, exams.sources())
-    dataset = pydicom.dcmread(BytesIO(structured_report.encode(made, exams.sources(), segmentations).content))
+def referring_groups(dataset: Dataset) -> list[tuple[Dataset, Dataset]]:
+    """Groups that refer to a segmentation, with the reference."""
+    groups = [item for item in named(dataset, "125007") if named(item, "121200")]
+    return [(group, named(group, "121200")[0].ReferencedSOPSequence[0]) for group in groups]
+
+
+def with_segmentations(made: Reading, segmentations: Sequence[EncodedResult]) -> Dataset:
+    return pydicom.dcmread(BytesIO(structured_report.encode(made, exams.sources(), segmentations).content))
+
+
+def test_each_outline_refers_to_the_segment_of_its_finding(made):
+    segmentations = segmentation.encode(made, exams.sources())
     segments = {
-        (str(read.SOPInstanceUID), segment.SegmentNumber): str(segment.get("TrackingUID", ""))
+        (str(read.SOPInstanceUID), segment.SegmentNumber): str(segment.TrackingUID)
         for read in (pydicom.dcmread(BytesIO(each.content)) for each in segmentations)
         for segment in read.SegmentSequence
     }
-    referring = [item for item in named(dataset, "125007") if named(item, "121200")]
+    referring = referring_groups(with_segmentations(made, segmentations))
     assert len(referring) == len(made.findings) == 3
-    for group in referring:
-        (item,) = named(group, "121200")
-        (reference,) = item.ReferencedSOPSequence
+    for group, reference in referring:
         key = (str(reference.ReferencedSOPInstanceUID), reference.ReferencedSegmentNumber)
         assert segments[key] == named(group, "112040")[0].UID
         assert named(group, "111030")[0].GraphicType == "POLYLINE"
+
+
+def test_each_outline_refers_to_the_label_map_that_tracks_its_finding(made):
+    segmentations = labelmap.encode(made, exams.sources())
+    tracked = {
+        str(read.SOPInstanceUID): {str(segment.get("TrackingUID", "")) for segment in read.SegmentSequence}
+        for read in (pydicom.dcmread(BytesIO(each.content)) for each in segmentations)
+    }
+    referring = referring_groups(with_segmentations(made, segmentations))
+    assert len(referring) == 3
+    for group, reference in referring:
+        assert named(group, "112040")[0].UID in tracked[str(reference.ReferencedSOPInstanceUID)]
+        assert "ReferencedSegmentNumber" not in reference
+
+
+def test_each_search_refers_to_its_heat(made):
+    heat = heatmap_segmentation.encode(made, exams.sources())
+    referring = referring_groups(with_segmentations(made, heat))
+    assert {str(reference.ReferencedSOPInstanceUID) for _, reference in referring} == {
+        each.sop_instance_uid for each in heat
+    }
+    assert "RCC Mass" in [named(group, "112039")[0].TextValue for group, _ in referring]
+
+
+@pytest.mark.parametrize("name", ["whole", "one view failed"])
+def test_a_report_of_regions_alone_holds_no_group_without_coordinates(name):
+    made = report_exams.READINGS[name]()
+    full, alone = (structured_report.encode(made, exams.sources(), (), regions) for regions in (False, True))
+    dataset = pydicom.dcmread(BytesIO(alone.content))
+    groups = named(dataset, "125007")
+    assert len(groups) == 2 * len(made.findings)
+    assert all(named(group, "111030") for group in groups)
+    assert alone.sop_instance_uid != full.sop_instance_uid
+    assert named(dataset, "121111")[0].TextValue == named(report(made), "121111")[0].TextValue
+
+
+def test_a_report_of_regions_alone_without_regions_has_no_measurements(tmp_path):
+    result = structured_report.encode(exams.reading(lesions={}), exams.sources(), (), regions_only=True)
+    dataset = pydicom.dcmread(BytesIO(result.content))
+    assert named(dataset, "126010") == []
+    assert len(named(dataset, "C0034375")) == 1
+    assert validators.iod_complaints(result.content, tmp_path) == []
 
 
 def test_segmentations_are_evidence_and_part_of_the_reports_identity(made):
