@@ -77,6 +77,7 @@ host = "127.0.0.1"
 port = {port}
 ae_title = "{ae_title}"
 timeout_seconds = 5.0
+objects = ["SR", "SEG", "SC"]
 """
 
 DICOMWEB_DESTINATION = """
@@ -86,6 +87,7 @@ protocol = "dicomweb"
 url = "{url}"
 username = "{username}"
 timeout_seconds = 10.0
+objects = ["SR", "SEG", "SC"]
 """
 
 

@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -63,7 +63,7 @@ def _result(folder: Path, sop_class: str, syntax: str) -> StoredResult:
 
 @contextmanager
 def _scp(
-    contexts: list[tuple[str, str]], answer: Callable[[Dataset], int], **limits: bool
+    contexts: Sequence[tuple[str, str]], answer: Callable[[Dataset], int], **limits: bool
 ) -> Iterator[tuple[Destination, list[Dataset]]]:
     """A Storage SCP that takes these (class, syntax) pairs and answers as told."""
     received: list[Dataset] = []
