@@ -58,11 +58,11 @@ def encode(reading: Reading, sources: Mapping[View, Dataset], profile: CadProfil
     dataset.PerformedProcedureCodeSequence = []
     dataset.CompletionFlag = "COMPLETE"
     dataset.VerificationFlag = "UNVERIFIED"
+    dataset.PreliminaryFlag = "PRELIMINARY"
     dataset.CurrentRequestedProcedureEvidenceSequence = [study_item(reading.study_instance_uid, library.references())]
     replaced = predecessors(reading, ResultKind.CAD_REPORT, name)
     if replaced:
         dataset.PredecessorDocumentsSequence = replaced
-    dataset.pop("CodingSchemeIdentificationSequence", None)
     dataset.update(_content(reading, images_known(reading, sources)[0], library, profile))
     return to_result(dataset, ResultKind.CAD_REPORT, name)
 

@@ -20,7 +20,7 @@ from node.results.reading import Outcome, Reading, ResultKind
 from tests.node.results import cad_exams, exams
 from tests.node.results.cad_exams import VARIANTS, finding, not_read
 from tests.node.results.sr_tree import Node, tree
-from tests.node.results.validators import entity_errors, iod_errors
+from tests.node.results.validators import entity_errors, iod_complaints, iod_errors
 
 DEFAULT = CadProfile()
 REQUIRED, OPTIONAL, NOT_SHOWN = "111150", "111151", "111152"
@@ -51,7 +51,8 @@ def test_no_variant_breaks_its_iod_or_its_study(name, tmp_path):
     variant = VARIANTS[name]
     headers = variant.headers()
     content = cad_report.encode(variant.reading(), headers, variant.profile).content
-    assert iod_errors(content, tmp_path) == []
+    complaints = iod_complaints(content, tmp_path)
+    assert [line for line in complaints if "needed to build DICOMDIR" not in line] == []
     files = [tmp_path / "object.dcm"]
     also = [cad_exams.twin()] if name == "everything" else []
     for header in (*headers.values(), *also):

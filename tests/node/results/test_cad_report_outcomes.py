@@ -6,6 +6,7 @@ from io import BytesIO
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 
 from node.destinations import CadProfile
 from node.mammography.findings import FINDING_KINDS, BreastDensity, Correspondence
@@ -15,6 +16,7 @@ from node.results.reading import Outcome, Reading
 from tests.node.results import cad_exams, exams
 from tests.node.results.cad_exams import BLANK, FAINT, VARIANTS, not_read, unread
 from tests.node.results.sr_tree import Node, tree
+from tests.node.results.validators import iod_errors
 
 DEFAULT = CadProfile()
 REQUIRED, OPTIONAL, NOT_SHOWN = "111150", "111151", "111152"
@@ -179,6 +181,27 @@ def test_what_a_header_does_not_say_is_left_out():
     assert stated == {"111028", "IMAGE", "111027", "111031", "111060"}
     measured = [node.item.MeasuredValueSequence[0] for node in top.walk() if node.value_type == "NUM"]
     assert {value.MeasurementUnitsCodeSequence[0].CodeValue for value in measured} == {"%"}
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value", "concept"),
+    [
+        ("StudyDate", "DA", b"20261340", "111060"),
+        ("ContentDate", "DA", b"2026.03.14", "111018"),
+        ("ContentTime", "TM", b"99", "111019"),
+        ("ImagerPixelSpacing", "DS", b"wide\\tall ", "111026"),
+        ("ImagerPixelSpacing", "DS", b"0.0\\0.0 ", "111066"),
+        ("ImagerPixelSpacing", "DS", b"0.14", "111026"),
+    ],
+)
+def test_what_is_no_date_time_or_length_is_left_out_of_the_library(made, keyword, vr, value, concept, tmp_path):
+    headers = exams.sources()
+    tag = pydicom.tag.Tag(pydicom.datadict.tag_for_keyword(keyword))
+    headers[RCC][tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+    result = cad_report.encode(made, headers, DEFAULT)
+    assert concept not in {node.concept for node in tree(result.content).one("111028").children[0].children}
+    assert iod_errors(result.content, tmp_path) == []
 
 
 def test_content_date_and_time_and_spacing_are_the_image_s(made):
