@@ -14,12 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 import redis
-from pydicom.uid import (
-    Comprehensive3DSRStorage,
-    ExplicitVRLittleEndian,
-    SecondaryCaptureImageStorage,
-    SegmentationStorage,
-)
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import build_context
 from pynetdicom.sop_class import Verification
 
@@ -30,11 +25,11 @@ from node.delivery import associate, presentation_contexts
 from node.errors import DeliveryError, DestinationRefusedError, NodeError
 from node.inference.load import load_model
 from node.settings import Destination, Settings, password_variable
+from node.supported import CLASS_OF_KIND
 
 LEAST_FREE_BYTES = 5 * 1000**3
 """Room for about 70 exams of 70 MB."""
 LARGEST_CLOCK_ERROR_SECONDS = 60.0
-CLASSES = {"SR": Comprehensive3DSRStorage, "SEG": SegmentationStorage, "SC": SecondaryCaptureImageStorage}
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +244,8 @@ def _server_clock(destination: Destination) -> dict[str, float]:
 def _of_destination(settings: Settings, destination: Destination) -> list[tuple[str, Callable[[], str]]]:
     if destination.protocol == "dicomweb":
         return [("DICOMweb", lambda: _dicomweb(destination))]
+    if destination.protocol == "hl7":
+        return [("MLLP", lambda: _mllp(destination))]
     calling = settings.listener.ae_title
     return [
         ("C-ECHO", lambda: _echo(destination, calling)),
@@ -269,18 +266,33 @@ def _echo(destination: Destination, calling_ae_title: str) -> str:
 
 def _may_store(destination: Destination, calling_ae_title: str) -> str:
     """The classes of our results are negotiated; nothing is sent."""
-    wanted = {kind: CLASSES[kind] for kind in destination.kinds}
-    contexts = presentation_contexts([(uid, ExplicitVRLittleEndian) for uid in wanted.values()])
+    kinds = [*destination.kinds, *(["REJECT"] if destination.retract else [])]
+    wanted = [*kinds, *(["SEG"] if "LABELMAP" in kinds else [])]
+    contexts = presentation_contexts([(CLASS_OF_KIND[kind], ExplicitVRLittleEndian) for kind in wanted])
     try:
         with associate(destination, calling_ae_title, contexts) as association:
             accepted = {context.abstract_syntax for context in association.accepted_contexts}
     except DeliveryError as error:
         raise NotWorkingError(str(error), _dicom_fix(destination, calling_ae_title)) from error
-    refused = [kind for kind, uid in wanted.items() if uid not in accepted]
+    instead = "LABELMAP" in kinds and CLASS_OF_KIND["LABELMAP"] not in accepted
+    needed = [kind for kind in kinds if kind != "LABELMAP"] + (["SEG"] if instead else [])
+    refused = [kind for kind in dict.fromkeys(needed) if CLASS_OF_KIND[kind] not in accepted]
     if refused:
         fix = f"let the PACS take these classes from {calling_ae_title}, or leave them out of the destination's objects"
         raise NotWorkingError(f"takes no {', '.join(refused)}", fix)
-    return f"takes {', '.join(wanted)}"
+    taken = ", ".join(kind for kind in kinds if CLASS_OF_KIND[kind] in accepted)
+    return f"takes {taken}" + ("; takes no LABELMAP, SEG goes instead" if instead else "")
+
+
+def _mllp(destination: Destination) -> str:
+    """A connection and no message: a listener may act on any."""
+    where = f"{destination.host}:{destination.port}"
+    try:
+        with socket.create_connection((destination.host, destination.port), timeout=destination.timeout_seconds):
+            return f"{where} takes a connection; no message was sent"
+    except OSError as error:
+        fix = f"check host and port of destination {destination.name}, and that its MLLP listener runs"
+        raise NotWorkingError(f"{where}: {error.strerror or type(error).__name__}", fix) from error
 
 
 def _dicom_fix(destination: Destination, calling_ae_title: str) -> str:

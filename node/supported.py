@@ -32,6 +32,19 @@ RESULTS = (
     uid.KeyObjectSelectionDocumentStorage,
 )
 """Kinds of object that a PACS may send back to who made them."""
+CLASS_OF_KIND: dict[str, uid.UID] = {
+    "CADSR": uid.MammographyCADSRStorage,
+    "SR": uid.Comprehensive3DSRStorage,
+    "GSPS": uid.GrayscaleSoftcopyPresentationStateStorage,
+    "SC": uid.SecondaryCaptureImageStorage,
+    "SCVIEW": uid.SecondaryCaptureImageStorage,
+    "SEG": uid.SegmentationStorage,
+    "LABELMAP": LABEL_MAP_SEGMENTATION_STORAGE,
+    "HEATMAP": uid.SegmentationStorage,
+    "KOS": uid.KeyObjectSelectionDocumentStorage,
+    "REJECT": uid.KeyObjectSelectionDocumentStorage,
+}
+"""The SOP class of each kind of object that the node sends; kinds by the words of settings.toml."""
 ACCOMPANYING = (uid.XRayRadiationDoseSRStorage,)
 """What a modality sends along with its images: many senders give up the whole study where it is refused."""
 

@@ -17,7 +17,8 @@ from pynetdicom.sop_class import Verification
 from node.doctor import Check, examine, report
 from node.settings import Destination, Rule, Settings, load_settings
 from tests.models import make_tiny_model
-from tests.servers import free_port, orthanc
+from tests.node.listeners import hl7_listener
+from tests.servers import dcmqrscp, free_port, orthanc
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning")
 REPOSITORY = Path(__file__).parents[2]
@@ -56,13 +57,21 @@ def test_everything_works_between_real_peers(settings: Settings) -> None:
         destinations = (
             Destination("pacs", "dicom", pacs.host, pacs.port, pacs.ae_title),
             Destination("web", "dicomweb", url=pacs.dicomweb_url, username=pacs.username, password=pacs.password),
+            Destination("archive", "dicom", pacs.host, pacs.port, pacs.ae_title, preset="archive", retract=True),
         )
         seen = io.StringIO()
         code = report(examine(replace(settings, destinations=destinations)), seen)
         wrong = replace(destinations[1], password="wrong")
         refused = _failures(replace(settings, destinations=(wrong,)))["destination web: DICOMweb"]
     assert (code, seen.getvalue().count("FAIL")) == (0, 0), seen.getvalue()
-    for words in ("a real inference in", "free", "C-ECHO", "takes SR, SEG, SC", "lets orthanc store"):
+    for words in (
+        "a real inference in",
+        "free",
+        "C-ECHO",
+        "takes SR, SEG, HEATMAP, GSPS, SC, KOS",
+        "takes CADSR, SR, LABELMAP, HEATMAP, KOS, REJECT",
+        "lets orthanc store",
+    ):
         assert words in seen.getvalue()
     assert "401" in refused.seen
     assert "MAMMOCLIP_DESTINATION_WEB_PASSWORD" in refused.fix
@@ -83,6 +92,7 @@ def test_each_broken_part_is_named_with_its_fix(settings: Settings, tmp_path: Pa
             destinations=(
                 Destination("pacs", "dicom", "127.0.0.1", free_port(), "PACS", timeout_seconds=2),
                 Destination("web", "dicomweb", url=f"http://127.0.0.1:{free_port()}/dicom-web", timeout_seconds=2),
+                Destination("ris", "hl7", "127.0.0.1", free_port(), timeout_seconds=2),
             ),
         )
         seen = io.StringIO()
@@ -99,6 +109,7 @@ def test_each_broken_part_is_named_with_its_fix(settings: Settings, tmp_path: Pa
         "destination pacs: C-ECHO",
         "destination pacs: may store",
         "destination web: DICOMweb",
+        "destination ris: MLLP",
     }
     assert all(check.seen and (check.works or check.fix) for check in checks)
     assert seen.getvalue().count("fix: ") == len(failed)
@@ -107,8 +118,21 @@ def test_each_broken_part_is_named_with_its_fix(settings: Settings, tmp_path: Pa
 def test_class_that_the_pacs_does_not_take_is_named(settings: Settings, reports_only: Destination) -> None:
     failures = _failures(replace(settings, destinations=(reports_only,)))
     assert set(failures) == {"destination pacs: may store"}
-    assert failures["destination pacs: may store"].seen == "takes no SEG, SC"
+    assert failures["destination pacs: may store"].seen == "takes no SEG, HEATMAP, GSPS, SC, KOS"
     assert _failures(replace(settings, destinations=(replace(reports_only, objects=("SR",)),))) == {}
+
+
+def test_what_goes_instead_of_a_label_map_is_said(settings: Settings) -> None:
+    with dcmqrscp() as pacs, hl7_listener() as ris:
+        destinations = (
+            Destination("pacs", "dicom", pacs.host, pacs.port, pacs.ae_title, objects=("SR", "LABELMAP")),
+            Destination("ris", "hl7", "127.0.0.1", ris.port),
+        )
+        seen = {check.name: check for check in examine(replace(settings, destinations=destinations))}
+    assert seen["destination pacs: may store"].works
+    assert seen["destination pacs: may store"].seen == "takes SR; takes no LABELMAP, SEG goes instead"
+    assert seen["destination ris: MLLP"].seen.endswith("takes a connection; no message was sent")
+    assert ris.received == []
 
 
 def test_threshold_for_an_unknown_finding_is_named(settings: Settings, reports_only: Destination) -> None:
