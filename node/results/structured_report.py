@@ -6,13 +6,13 @@ holds its images, why nobody read them, and what is wrong with them.
 """
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import highdicom as hd
 from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
+from node.mammography.findings import Code
 from node.mammography.views import View
 from node.results import codes, evidence, uids
 from node.results.document import images_known, new_document, to_result
@@ -74,8 +74,16 @@ def _procedures(source: Dataset) -> list[Dataset]:
     Procedure Reported inside the tree is wider: Imaging procedure is the only code of CID 100 that fits.
     """
     stated = source.get("ProcedureCodeSequence") or ()
-    valid = [deepcopy(item) for item in stated if _is_code(item)]
+    valid = [_code_of(item) for item in stated if _is_code(item)]
     return valid or [codes.code_item(codes.MAMMOGRAPHY_PROCEDURE)]
+
+
+def _code_of(item: Dataset) -> Dataset:
+    """The code alone: what else a source's item may hold is not for us to vouch for."""
+    copied = codes.code_item(Code(str(item.CodeValue), str(item.CodingSchemeDesignator), str(item.CodeMeaning)))
+    if item.get("CodingSchemeVersion"):
+        copied.CodingSchemeVersion = item.CodingSchemeVersion
+    return copied
 
 
 def _is_code(item: Dataset) -> bool:
