@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from scipy import ndimage
 
+from node.mammography.findings import FindingKind
+
 Points = NDArray[np.float64]
 
-MASS_COLOUR = (64, 224, 255)
+KIND_COLOURS = {
+    FindingKind.MASS: (64, 224, 255),
+    FindingKind.SUSPICIOUS_CALCIFICATION: (186, 255, 96),
+    FindingKind.ARCHITECTURAL_DISTORTION: (255, 255, 255),
+    FindingKind.ASYMMETRY: (255, 160, 235),
+}
 """Of the contours in pictures, as a reader sees them."""
 
 
@@ -116,15 +123,37 @@ def _check_plane(dataset: Dataset, groups: Dataset, pixels: Points) -> str:
 
 
 def contour_in_picture(pixels: NDArray[np.uint8], around: Points) -> Points:
-    """The middle of the area inside the contour that goes round a point (x, y) of an RGB picture; fails without one."""
-    near = (np.abs(pixels.astype(np.int16) - MASS_COLOUR) < 70).all(axis=2)
-    near = ndimage.binary_dilation(near, structure=np.ones((3, 3)))  # a smoothed line has gaps
+    """The middle of the mass's contour that goes round a point (x, y) of an RGB picture; fails without one."""
+    near = _drawn(pixels, KIND_COLOURS[FindingKind.MASS])
     labels, count = ndimage.label(near, structure=np.ones((3, 3)))
     column, row = np.floor(around).astype(int)
     for label, where in enumerate(ndimage.find_objects(labels), start=1):
         filled = ndimage.binary_fill_holes(labels[where] == label)
         at = row - where[0].start, column - where[1].start
         if 0 <= at[0] < filled.shape[0] and 0 <= at[1] < filled.shape[1] and filled[at] and labels[row, column] == 0:
-            rows, columns = np.nonzero(filled)
-            return np.array([columns.mean() + where[1].start + 0.5, rows.mean() + where[0].start + 0.5])
+            return _middle(filled, where)
     raise AssertionError(f"no contour goes round {around}: {count} drawn things of its colour")
+
+
+def contours_in_picture(pixels: NDArray[np.uint8], colour: tuple[int, int, int]) -> list[Points]:
+    """The middles of all contours of one colour in an RGB picture: rings with tissue inside, which labels have not."""
+    labels, _ = ndimage.label(_drawn(pixels, colour), structure=np.ones((3, 3)))
+    found = []
+    for label, where in enumerate(ndimage.find_objects(labels), start=1):
+        ring = labels[where] == label
+        filled = ndimage.binary_fill_holes(ring)
+        inside = pixels[where][ndimage.binary_erosion(filled & ~ring, iterations=4)]
+        if len(inside) and np.percentile(inside.max(axis=1), 5) > 30:
+            found.append(_middle(filled, where))
+    return found
+
+
+def _drawn(pixels: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """Pixels of nearly that colour, a little more of them: a smoothed line has gaps."""
+    near = (np.abs(pixels.astype(np.int16) - colour) < 70).all(axis=2)
+    return np.asarray(ndimage.binary_dilation(near, structure=np.ones((3, 3))))
+
+
+def _middle(filled: NDArray[np.bool_], where: tuple[slice, slice]) -> Points:
+    rows, columns = np.nonzero(filled)
+    return np.array([columns.mean() + where[1].start + 0.5, rows.mean() + where[0].start + 0.5])
