@@ -13,6 +13,7 @@ from node.database.readings import next_reading_number, store_reading, stored_id
 from node.errors import MAX_ATTEMPTS, ModelError, NodeError, SettingsError, UnreadableError, retry_after
 from node.exam import Exam, ExamStatus, selection_of
 from node.inference.model import Model
+from node.instance import Instance
 from node.intake import exam_of, settle
 from node.interpretation import Interpretation, interpret
 from node.keeping import NOTHING, destinations_of, keep, predecessor, timed
@@ -214,6 +215,7 @@ def _identity(model: Model) -> ModelIdentity:
         variant=model.variant,
         preset=contract.preset,
         calibrated_on_patients=contract.calibrated_on_patients,
+        findings=contract.findings,
     )
 
 
@@ -234,8 +236,12 @@ def _view_reading(image: LoadedView, interpretation: Interpretation) -> ViewRead
         flags=image.flags,
         spacing_mm=image.spacing_mm,
         quality=image.quality,
-        read_from=None if read_from is None else InstanceReference(read_from.sop_class_uid, read_from.sop_instance_uid),
+        read_from=None if read_from is None else _reference(read_from),
     )
+
+
+def _reference(instance: Instance) -> InstanceReference:
+    return InstanceReference(instance.sop_class_uid, instance.sop_instance_uid, instance.series_instance_uid)
 
 
 def settings_hash(contract: ModelContract, taken: Route | Skip, settings: Settings) -> str:
