@@ -3,7 +3,10 @@
 PS3.4 N.2.1: a presentation state overrides Modality LUT, VOI LUT and polarity of the image, also by not having them.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import DataElement, Dataset
 from pydicom.multival import MultiValue
 from pydicom.valuerep import format_number_as_ds
@@ -17,65 +20,74 @@ def add_grayscale(dataset: Dataset, source: Dataset) -> None:
 
     Of several windows or tables, which are alternatives, the first. What cannot be read is left out.
     """
-    _add_modality(dataset, source)
-    chosen = _voi(source)
-    if chosen is not None:
-        dataset.SoftcopyVOILUTSequence = [chosen]
+    if _readable(source, luts.modality_values):
+        _add_modality(dataset, source)
+    if _readable(source, luts.voi_values):
+        dataset.SoftcopyVOILUTSequence = [_voi(source)]
     inverted = luts.is_monochrome1(source) or source.get("PresentationLUTShape") == "INVERSE"
     dataset.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
 
 
+def _readable(source: Dataset, apply: Callable[[Dataset, NDArray[np.float64]], NDArray[np.float64] | None]) -> bool:
+    """Whether the source has that stage, and its numbers are numbers."""
+    try:
+        return apply(source, np.zeros(1)) is not None
+    except (PixelError, ValueError, TypeError):
+        return False
+
+
 def _add_modality(dataset: Dataset, source: Dataset) -> None:
-    try:
-        luts.modality_values(source, np.zeros(1))
-    except PixelError:
-        return
     tables = source.get("ModalityLUTSequence")
+    slope, intercept = _decimal(source.get("RescaleSlope")), _decimal(source.get("RescaleIntercept"))
     if tables:
-        item = _table(tables[0])
-        item.ModalityLUTType = str(tables[0].get("ModalityLUTType") or "US")
+        item = _table(tables[0], _has_signed_pixels(source))
+        item.ModalityLUTType = _word(tables[0].get("ModalityLUTType")) or "US"
         dataset.ModalityLUTSequence = [item]
-    elif _decimal(source.get("RescaleSlope")) or _decimal(source.get("RescaleIntercept")):
-        dataset.RescaleIntercept = _decimal(source.get("RescaleIntercept")) or "0"
-        dataset.RescaleSlope = _decimal(source.get("RescaleSlope")) or "1"
-        dataset.RescaleType = str(source.get("RescaleType") or "US")
+    elif slope or intercept:
+        dataset.RescaleIntercept = intercept or "0"
+        dataset.RescaleSlope = slope or "1"
+        dataset.RescaleType = _word(source.get("RescaleType")) or "US"
 
 
-def _voi(source: Dataset) -> Dataset | None:
-    """An item of Softcopy VOI LUT Sequence (0028,3110), None where the source has no table and no window."""
-    try:
-        if luts.voi_values(source, np.zeros(1)) is None:
-            return None
-    except PixelError:
-        return None
+def _voi(source: Dataset) -> Dataset:
+    """An item of Softcopy VOI LUT Sequence (0028,3110)."""
     tables = source.get("VOILUTSequence")
     item = Dataset()
     if tables:
-        item.VOILUTSequence = [_sixteen_bits(_table(tables[0]))]
+        below_zero = _has_signed_pixels(source) or float(_decimal(source.get("RescaleIntercept")) or 0) < 0
+        item.VOILUTSequence = [_sixteen_bits(_table(tables[0], below_zero))]
         return item
     item.WindowCenter = _decimal(source.WindowCenter)
     item.WindowWidth = _decimal(source.WindowWidth)
-    if source.get("VOILUTFunction"):
-        item.VOILUTFunction = str(source.VOILUTFunction)
+    if _word(source.get("VOILUTFunction")):
+        item.VOILUTFunction = _word(source.VOILUTFunction)
     return item
 
 
-def _table(source: Dataset) -> Dataset:
-    """LUT Descriptor and LUT Data (PS3.3 C.11.1.1), the data as words: a table of 65536 entries is too long for US."""
-    entries, first, bits = (int(number) for number in source["LUTDescriptor"].value)
+def _has_signed_pixels(source: Dataset) -> bool:
+    return bool(source.get("PixelRepresentation", 0) == 1)
+
+
+def _table(source: Dataset, signed: bool) -> Dataset:
+    """LUT Descriptor and LUT Data (PS3.3 C.11.1.1), the data as words: a table of 65536 entries is too long for US.
+
+    `signed`: what goes in may be below zero, and so is a first value whose highest bit is set.
+    """
+    entries, first, bits = (int(number) & 0xFFFF for number in source["LUTDescriptor"].value)
+    below_zero = signed and first >= 0x8000
+    numbers = [number - 0x10000 if below_zero and number >= 0x8000 else number for number in (entries, first, bits)]
     data = source.LUTData
-    packed = data if isinstance(data, bytes) else np.asarray(data, dtype=np.int64).astype("<u2").tobytes()
+    words = data if isinstance(data, bytes) else (np.asarray(data, dtype=np.int64) & 0xFFFF).astype("<u2").tobytes()
     item = Dataset()
-    signed = first < 0
-    item.add(DataElement("LUTDescriptor", "SS" if signed else "US", _words((entries, first, bits), signed)))
-    item.add(DataElement("LUTData", "OW", packed + b"\0" * (len(packed) % 2)))
-    if source.get("LUTExplanation"):
-        item.LUTExplanation = str(source.LUTExplanation)
+    item.add(DataElement("LUTDescriptor", "SS" if below_zero else "US", numbers))
+    item.add(DataElement("LUTData", "OW", words + b"\0" * (len(words) % 2)))
+    if _word(source.get("LUTExplanation")):
+        item.LUTExplanation = _word(source.LUTExplanation)
     return item
 
 
 def _sixteen_bits(table: Dataset) -> Dataset:
-    """A VOI table of 9 to 15 bits in 16: a presentation state has entries of 8 or 16 bits, scaled to their own range."""
+    """A VOI table of 9 to 15 bits in 16, to its own scale: a presentation state has entries of 8 or 16 bits."""
     entries, first, bits = table.LUTDescriptor
     if bits in (8, 16):
         return table
@@ -86,10 +98,10 @@ def _sixteen_bits(table: Dataset) -> Dataset:
     return table
 
 
-def _words(numbers: tuple[int, int, int], signed: bool) -> list[int]:
-    """16 bits each; as SS, 65536 entries are 0 and a count above 32767 is what its bits say."""
-    words = [number & 0xFFFF for number in numbers]
-    return [word - 0x10000 if signed and word >= 0x8000 else word for word in words]
+def _word(value: object) -> str:
+    """A word in the default repertoire, at most 64 characters (LO); "" where it is none."""
+    word = str(value or "").strip()
+    return word if word.isascii() and word.isprintable() and len(word) <= 64 else ""
 
 
 def _decimal(value: object) -> str:

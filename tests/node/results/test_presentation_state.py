@@ -5,15 +5,20 @@ import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom import Dataset
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import FileMetaDataset
+from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian
 
 from node.mammography.findings import Box, Correspondence, FindingKind
-from node.mammography.pixels import Placement
+from node.mammography.pixels import Placement, display_values
 from node.mammography.views import LCC, LMLO, RCC, RMLO, STANDARD_VIEWS, View
 from node.results import presentation_state
 from node.results.document import DISCLAIMER
@@ -317,6 +322,57 @@ def test_a_table_of_65536_entries_is_not_cut():
 def test_no_window_is_made_up_where_the_source_has_no_valid_one(changes):
     headers = {view: exams.source(view, **changes) for view in STANDARD_VIEWS}
     state = states(exams.reading(headers=headers), headers)[RCC]
+    assert "SoftcopyVOILUTSequence" not in state
+    assert "RescaleSlope" not in state
+
+
+def with_pixels(header: Dataset, folder: Path, **changes: object) -> Dataset:
+    """A small image of 12 bits with every grey from black to white, written to `image.dcm`."""
+    header.update(changes)
+    header.Rows, header.Columns = 64, 64
+    header.SamplesPerPixel, header.BitsAllocated, header.BitsStored, header.HighBit = 1, 16, 12, 11
+    header.PhotometricInterpretation = header.get("PhotometricInterpretation", "MONOCHROME2")
+    header.PixelRepresentation = header.get("PixelRepresentation", 0)
+    header.PixelData = np.arange(4096, dtype="<u2").tobytes()
+    header["PixelData"].VR = "OW"
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.save_as(folder / "image.dcm", enforce_file_format=True)
+    return header
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"WindowCenter": "1500", "WindowWidth": "2000"},
+        {"WindowCenter": "1500", "WindowWidth": "2000", "PhotometricInterpretation": "MONOCHROME1"},
+        {"RescaleSlope": "2", "RescaleIntercept": "-1000", "WindowCenter": "2500", "WindowWidth": "5000"},
+        {"VOILUTSequence": [table_item()]},
+        {"VOILUTSequence": [table_item(63536)], "RescaleSlope": "1", "RescaleIntercept": "-2000"},
+    ],
+    ids=["window", "inverse", "rescale", "table", "table from below zero"],
+)
+def test_dcmtk_shows_the_image_in_the_greys_that_the_node_read_it_in(changes, tmp_path):
+    header = with_pixels(exams.source(RCC), tmp_path, **changes)
+    made = exams.reading()
+    small = replace(made, findings=(), views=(replace(made.views[0], rows=64, columns=64),))
+    (state,) = encode(small, {RCC: header})
+    (tmp_path / "state.dcm").write_bytes(state.content)
+    names = ["-p", "state.dcm", "image.dcm", "shown.pgm"]
+    done = subprocess.run(["dcmp2pgm", *names], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shown = np.asarray(Image.open(tmp_path / "shown.pgm")) / 255
+    assert np.abs(shown - display_values(header)).max() < 1.5 / 255
+
+
+def test_a_window_that_is_no_number_is_left_out(monkeypatch):
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.IGNORE)
+    headers = exams.sources()
+    for header in headers.values():
+        for keyword in ("WindowCenter", "RescaleSlope"):
+            tag = Tag(keyword)
+            header[tag] = RawDataElement(tag, "DS", 4, b"tall", 0, False, True)
+    state = states(exams.reading(), headers)[RCC]
     assert "SoftcopyVOILUTSequence" not in state
     assert "RescaleSlope" not in state
 
