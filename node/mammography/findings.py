@@ -69,8 +69,9 @@ class Place:
     """Where a finding lies in its breast, as far as its view tells.
 
     `nipple_distance` is the distance of its centre from the nipple along the depth axis (from the nipple to the chest
-    wall), a share of the breast's depth in this view: 0 at the nipple, 1 at the chest wall or the pectoral muscle's edge,
-    more than 1 behind that edge. `nipple_distance_mm` is the same in millimetres, None where the pixel spacing is unknown.
+    wall), a share of the breast's depth in this view: 0 at the nipple, 1 at the chest wall or the pectoral muscle's
+    edge, more than 1 behind that edge. `nipple_distance_mm` is the same in millimetres, None where the pixel spacing
+    is unknown.
     """
 
     nipple_distance: float
