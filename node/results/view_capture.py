@@ -24,7 +24,7 @@ def _encode_view(reading: Reading, view: ViewReading, sources: Mapping[View, Dat
     source = source_of(view, sources)
     kind = ResultKind.VIEW_CAPTURE
     dataset = new_document(reading, sources, kind, SecondaryCaptureImageStorage, SERIES_DESCRIPTION, view.view)
-    describe_capture(dataset, reading, [source])
+    describe_capture(dataset, reading, [view], sources)
     dataset.DerivationDescription = "View as hung with heat and marks of an AI reading"
     dataset.ImageComments = f"{view.view.name}; {DISCLAIMER}"
     dataset.PatientOrientation = list(hung_orientation(view))

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from node.mammography.views import LCC, RCC, STANDARD_VIEWS
 from node.results import view_capture
 from node.results.panel import KIND_COLOURS
-from node.results.reading import Predecessor, Reading
+from node.results.reading import InstanceReference, Predecessor, Reading
 from node.results.view_picture import FOOTER_HEIGHT, HEADER_HEIGHT, PANEL_HEIGHT, PANEL_WIDTH, render_view
 from tests.node.results import exams
 from tests.node.results.validators import iod_complaints
@@ -34,6 +34,18 @@ def test_there_is_one_for_each_view_read_and_it_says_which():
         exams.source(view).SOPInstanceUID for view in STANDARD_VIEWS[:3]
     ]
     assert len({dataset.SeriesInstanceUID for dataset in datasets}) == 1
+
+
+def test_an_image_that_was_read_instead_of_the_displayed_one_is_named_too(tmp_path):
+    made = exams.reading()
+    raw = InstanceReference("1.2.840.10008.5.1.4.1.1.1.2.1", "1.2.3.4", "1.2.3")
+    twin = replace(made, views=(replace(made.views[0], read_from=raw), *made.views[1:]))
+    result = view_capture.encode(twin, exams.sources())[0]
+    dataset = pydicom.dcmread(BytesIO(result.content))
+    named = [item.ReferencedSOPInstanceUID for item in dataset.SourceImageSequence]
+    assert named == [exams.source(RCC).SOPInstanceUID, "1.2.3.4"]
+    assert [item.SeriesInstanceUID for item in dataset.ReferencedSeriesSequence][1] == "1.2.3"
+    assert iod_complaints(result.content, tmp_path) == []
 
 
 def test_they_are_valid_and_without_a_warning(tmp_path):
