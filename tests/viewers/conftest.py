@@ -95,12 +95,8 @@ def node_js() -> str:
 
 
 @pytest.fixture
-def keep(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Path]:
-    """Where a screenshot goes: build/viewers/shots with --keep-shots in the environment, else a temporary folder."""
-
-    def path(name: str) -> Path:
-        folder = TOOLS / "shots"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{name}.png"
-
-    return path
+def keep() -> Callable[[str], Path]:
+    """Where a screenshot of that name goes, for a person to look at: build/viewers/shots."""
+    folder = TOOLS / "shots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return lambda name: folder / f"{name}.png"

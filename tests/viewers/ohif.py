@@ -26,9 +26,18 @@ _OF_INSTANCE = """uid => services.displaySetService.getActiveDisplaySets()
 _LISTED = """uids => uids.every(uid => services.displaySetService.getActiveDisplaySets()
     .some(set => set.SOPInstanceUID === uid || set.instances?.some(one => one.SOPInstanceUID === uid)))"""
 _DRAWN = """uid => cornerstone.getEnabledElements().some(({viewport}) =>
-    viewport.getCurrentImageId?.()?.includes(uid) && viewport.getImageData?.() && viewport.viewportStatus === 'rendered')"""
-_SEGMENTS = """() => services.segmentationService.getSegmentations().map(one =>
-    Object.values(one.segments).map(segment => [segment.segmentIndex, segment.label]))"""
+    viewport.getCurrentImageId?.()?.includes(uid) && viewport.viewportStatus === 'rendered')"""
+_BOXES = """() => {
+    const pane = document.querySelector('[data-cy=viewport-pane]').getBoundingClientRect();
+    return [...document.querySelectorAll('svg.svg-layer text, svg.svg-layer line')].map(one => {
+        const box = one.getBoundingClientRect();
+        return [box.left - pane.left, box.top - pane.top, box.right - pane.left, box.bottom - pane.top];
+    });
+}"""
+_POINTS = "all => all.map(one => one.getAttribute('points'))"
+_SEGMENTS = """entry => services.segmentationService.getSegmentations()
+    .filter(one => one.segmentationId === entry)
+    .flatMap(one => Object.values(one.segments).map(segment => [segment.segmentIndex, segment.label]))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +104,7 @@ class OhifPage:
         yes.click()
         yes.wait_for(state="hidden", timeout=SECONDS * 1000)
         self.page.wait_for_function(_DRAWN, arg=source_uid, timeout=SECONDS * 1000)
-        (segments,) = self.page.evaluate(_SEGMENTS)
+        segments = self.page.evaluate(_SEGMENTS, self.entry(result.sop_instance_uid)[0])
         return [(int(number), str(label)) for number, label in segments]
 
     def open_report(self, result: EncodedResult, source_uid: str) -> None:
@@ -105,6 +114,27 @@ class OhifPage:
         self.settled()
         self.page.evaluate("() => cornerstone.getEnabledElements().forEach(({viewport}) => viewport.render())")
         self.page.wait_for_selector("svg.svg-layer polyline", state="attached", timeout=SECONDS * 1000)
+
+    def contours(self) -> list[np.ndarray]:
+        """Points (N, 2) of each drawn line, (x, y) in the viewport's picture."""
+        drawn = self.page.locator("svg.svg-layer polyline").evaluate_all(_POINTS)
+        return [np.array(points.replace(",", " ").split(), dtype=float).reshape(-1, 2) for points in drawn]
+
+    def annotation_words(self) -> list[str]:
+        """The lines of text beside the marks."""
+        return list(self.page.locator("svg.svg-layer tspan").all_text_contents())
+
+    def annotation_boxes(self) -> list[tuple[float, float, float, float]]:
+        """Left, top, right, bottom of each text and of the line that leads to it, in the viewport's picture."""
+        return [tuple(box) for box in self.page.evaluate(_BOXES)]
+
+    def wait_for_error(self, words: str) -> None:
+        """Until the console says so. TimeoutError where it does not."""
+        for _ in range(100):
+            if any(words in error for error in self.errors):
+                return
+            self.page.wait_for_timeout(200)
+        raise TimeoutError(f"no error says {words!r}: {self.errors}")
 
     def settled(self) -> np.ndarray:
         """The viewport's picture, RGB, once two in a row are equal."""

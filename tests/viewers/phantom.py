@@ -1,4 +1,4 @@
-"""A phantom exam as the shipped model reads it: files for a PACS, the reading, its sources, and where the lesions are."""
+"""A phantom exam as the shipped model reads it: files for a PACS, the reading, its sources, the truth."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ READ_AT = datetime(2026, 3, 14, 12, 30, 15, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class PhantomReading:
-    """`truth`: by view, the pixels (rows, columns) of its lesions by kind. `display`: by view, the values (rows, columns)
-    in [0, 1] that its image shows. `sources` have no pixels.
+    """By view: `sources`, without pixels; `display`, values (rows, columns) in [0, 1] that its image shows;
+    `truth`, the pixels (rows, columns) of its lesions by kind.
     """
 
     files: tuple[Path, ...]
