@@ -1,5 +1,6 @@
 """Every object: from bytes, valid, the source's patient and study, our equipment, the same twice."""
 
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
@@ -14,12 +15,12 @@ from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from node.errors import EncodeError
 from node.mammography.views import LCC, LMLO, RCC, RMLO, STANDARD_VIEWS
-from node.results import segmentation, structured_report
+from node.results import structured_report
 from node.results.ours import is_ours
 from node.results.reading import EncodedResult, ResultKind
 from tests.node.results import exams
 from tests.node.results.exams import encode_all
-from tests.node.results.validators import entity_errors, iod_errors
+from tests.node.results.validators import entity_errors, iod_complaints, iod_errors
 
 PERSONAL = (
     "SpecificCharacterSet",
@@ -34,29 +35,40 @@ PERSONAL = (
 )
 
 
+EVERY_KIND = ("CADSR", "SR", "GSPS", "SC", "SCVIEW", "LABELMAP", "HEATMAP", "KOS")
+"""LABELMAP brings SEG for those that refuse it, and then a second report and a second list of key objects."""
+WITHOUT_PICTURES = ("CADSR", "SR", "GSPS", "LABELMAP", "HEATMAP", "KOS")
+MODALITIES = {
+    "CADSR": ("SR", 9003), "SEG": ("SEG", 9001), "LABELMAP": ("SEG", 9007), "HEATMAP": ("SEG", 9006),
+    "GSPS": ("PR", 9004), "SC": ("OT", 9002), "SCVIEW": ("OT", 9005), "SR": ("SR", 9000), "KOS": ("KO", 9008),
+}  # fmt: skip
+
+
 def read(result: EncodedResult) -> Dataset:
     return pydicom.dcmread(BytesIO(result.content))
 
 
 @pytest.fixture(scope="module")
 def results() -> tuple[EncodedResult, ...]:
-    return encode_all(exams.reading(), exams.sources())
+    return encode_all(exams.reading(), exams.sources(), *EVERY_KIND)
 
 
-def test_one_report_one_segmentation_for_each_view_with_findings_one_page(results):
-    assert [result.kind.value for result in results] == ["SEG", "SEG", "SEG", "SC", "SR"]
+def test_how_many_objects_of_each_kind_there_are(results):
+    assert Counter(result.kind.value for result in results) == {
+        "CADSR": 1, "SR": 2, "GSPS": 4, "SC": 1, "SCVIEW": 4, "SEG": 3, "LABELMAP": 3, "HEATMAP": 3, "KOS": 2,
+    }  # fmt: skip
 
 
-def test_no_result_breaks_its_iod(results, tmp_path):
-    assert {result.sop_instance_uid: iod_errors(result.content, tmp_path) for result in results} == {
-        result.sop_instance_uid: [] for result in results
-    }
+def test_dciodvfy_has_neither_error_nor_warning_about_any_object(results, tmp_path):
+    remarks = {result.sop_instance_uid: iod_complaints(result.content, tmp_path) for result in results}
+    assert [remark for found in remarks.values() for remark in found] == []
+    assert len(remarks) == len(results)
 
 
-def test_an_exam_without_findings_has_a_report_and_a_page(tmp_path):
-    made = encode_all(exams.reading(views=(RCC, LCC, RMLO), lesions={}), exams.sources())
-    assert [result.kind for result in made] == [ResultKind.SECONDARY_CAPTURE, ResultKind.STRUCTURED_REPORT]
-    assert [iod_errors(result.content, tmp_path) for result in made] == [[], []]
+def test_an_exam_without_findings_has_all_but_regions(tmp_path):
+    made = encode_all(exams.reading(views=(RCC, LCC, RMLO), lesions={}), exams.sources(), *WITHOUT_PICTURES)
+    assert {result.kind.value for result in made} == {"CADSR", "SR", "GSPS", "KOS"}
+    assert [iod_complaints(result.content, tmp_path) for result in made] == [[]] * len(made)
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
@@ -76,13 +88,13 @@ def test_dates_and_numbers_that_are_none_still_give_valid_objects(keyword, vr, v
     tag = pydicom.datadict.tag_for_keyword(keyword)
     for header in headers.values():
         header[tag] = RawDataElement(pydicom.tag.Tag(tag), vr, len(value), value, 0, False, True)
-    made = encode_all(exams.reading(headers=headers), headers)
+    made = encode_all(exams.reading(headers=headers), headers, "CADSR", "SR", "SEG", "SC")
     assert [iod_errors(result.content, tmp_path) for result in made] == [[]] * len(made)
     assert all(not read(result).get(keyword) for result in made)
 
 
 def test_the_same_reading_gives_the_same_bytes(results):
-    again = encode_all(exams.reading(), exams.sources())
+    again = encode_all(exams.reading(), exams.sources(), *EVERY_KIND)
     assert [result.content for result in again] == [result.content for result in results]
 
 
@@ -105,16 +117,16 @@ def test_patient_and_study_are_the_source_s(results):
 
 
 def test_series_are_ours_and_high(results):
-    datasets = [read(result) for result in results]
-    series = {dataset.Modality: dataset.SeriesInstanceUID for dataset in datasets}
-    assert len(set(series.values())) == 3
-    assert exams.source(RCC).SeriesInstanceUID not in series.values()
-    assert {dataset.Modality: int(dataset.SeriesNumber) for dataset in datasets} == {
-        "SR": 9000,
-        "SEG": 9001,
-        "OT": 9002,
-    }
-    assert all("research" in dataset.SeriesDescription for dataset in datasets)
+    for result in results:
+        dataset = read(result)
+        assert (dataset.Modality, int(dataset.SeriesNumber)) == MODALITIES[result.kind.value]
+        assert dataset.SeriesInstanceUID == result.series_instance_uid
+        assert "research" in dataset.SeriesDescription
+    by_series = {}
+    for result in results:
+        by_series.setdefault(result.series_instance_uid, set()).add(result.kind)
+    assert all(len(kinds) == 1 for kinds in by_series.values())
+    assert exams.source(RCC).SeriesInstanceUID not in by_series
 
 
 def test_every_result_is_recognised_as_ours_and_no_source_is(results):
@@ -135,7 +147,9 @@ def test_the_algorithm_is_named(results):
 def test_times_are_the_reading_s(results):
     for result in results:
         dataset = read(result)
-        assert (dataset.ContentDate, dataset.ContentTime) == ("20260314", "123015.250000")
+        stem = "PresentationCreation" if result.kind is ResultKind.PRESENTATION_STATE else "Content"
+        assert (dataset[f"{stem}Date"].value, dataset[f"{stem}Time"].value) == ("20260314", "123015.250000")
+        assert (dataset.InstanceCreationDate, dataset.SeriesTime) == ("20260314", "123015.250000")
 
 
 def test_times_are_in_the_source_s_zone():
@@ -155,8 +169,8 @@ def test_an_offset_that_is_none_counts_as_utc(offset):
 def test_what_the_source_lacks_is_empty_and_still_valid(tmp_path):
     lacking = dict.fromkeys((*PERSONAL, "PatientOrientation", "ImagerPixelSpacing"))
     headers = {view: exams.source(view, **lacking) for view in STANDARD_VIEWS}
-    made = encode_all(exams.reading(headers=headers), headers)
-    assert [iod_errors(result.content, tmp_path) for result in made] == [[]] * 5
+    made = encode_all(exams.reading(headers=headers), headers, *EVERY_KIND)
+    assert [iod_errors(result.content, tmp_path) for result in made] == [[]] * len(made)
     dataset = read(made[-1])
     assert (dataset.PatientName, dataset.StudyID, dataset.AccessionNumber) == ("", "", "")
     assert dataset.PatientID == "P-000123"
@@ -174,8 +188,8 @@ def test_empty_values_long_uids_and_other_alphabets_stay(tmp_path):
             "SOPInstanceUID": uid,
         }
         headers[view] = exams.source(view, **changes)
-    made = encode_all(exams.reading(headers=headers), headers)
-    assert [iod_errors(result.content, tmp_path) for result in made] == [[]] * 5
+    made = encode_all(exams.reading(headers=headers), headers, *WITHOUT_PICTURES)
+    assert [iod_errors(result.content, tmp_path) for result in made] == [[]] * len(made)
     for result in made:
         dataset = read(result)
         assert dataset.PatientName.ideographic == "山田^太郎"
@@ -190,7 +204,7 @@ def test_sources_as_they_come_from_a_file_with_letters_that_no_character_set_nam
             b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100", b"\x08\x00\x05\x00CS\x0a\x00" + b" " * 10
         )
         headers[view] = pydicom.dcmread(BytesIO(raw))
-    made = encode_all(exams.reading(headers=headers), headers)
+    made = encode_all(exams.reading(headers=headers), headers, *WITHOUT_PICTURES)
     assert all("M\xfcller^\xc4nne".encode("latin-1") in result.content for result in made)
 
 
@@ -248,15 +262,15 @@ def test_lossy_sources_make_lossy_results():
 
 
 def test_another_time_changes_no_uid_and_another_model_changes_all(results):
-    def uids(reading):
-        regions = segmentation.encode(reading, exams.sources())
-        report = structured_report.encode(reading, exams.sources(), regions)
-        return [result.sop_instance_uid for result in (*regions, report)]
+    def uids(**changes):
+        made = replace(exams.reading(), **changes)
+        return {result.sop_instance_uid for result in encode_all(made, exams.sources(), *WITHOUT_PICTURES)}
 
-    made = exams.reading()
-    here = [result.sop_instance_uid for result in results if result.kind is not ResultKind.SECONDARY_CAPTURE]
-    assert uids(replace(made, read_at=datetime(2027, 1, 1, tzinfo=UTC))) == here
-    assert not set(uids(replace(made, model=replace(made.model, weights_hash="6f" * 32)))) & set(here)
+    here = {result.sop_instance_uid for result in results}
+    again = uids(read_at=datetime(2027, 1, 1, tzinfo=UTC))
+    named = {result.sop_instance_uid for result in results if result.kind.value not in ("SC", "SCVIEW", "KOS")}
+    assert named <= again
+    assert not uids(model=replace(exams.reading().model, weights_hash="6f" * 32)) & here
 
 
 def test_order_of_views_is_kept(results):
