@@ -6,6 +6,7 @@ from typing import Any
 from node.mammography.findings import Finding
 from node.mammography.quality import QualityFinding
 from node.results.reading import Reading, UnreadView, ViewReading
+from node.results.words import report_lines
 
 
 def summary_of(reading: Reading, rule: str) -> dict[str, Any]:
@@ -21,6 +22,7 @@ def summary_of(reading: Reading, rule: str) -> dict[str, Any]:
         "not_assessed": list(reading.not_assessed),
         "calibrated_on_patients": reading.model.calibrated_on_patients,
         "replaces": None if reading.predecessor is None else reading.predecessor.number,
+        "report": list(report_lines(reading)),
         "rule": rule,
     }
 

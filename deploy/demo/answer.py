@@ -20,6 +20,7 @@ def _answer(exam: dict[str, Any]) -> Answer:
     breasts = reading.get("breasts", {})
     deliveries = exam["deliveries"]
     sent = [delivery for delivery in deliveries if delivery["status"] == "sent"]
+    stuck = [delivery for delivery in deliveries if delivery["status"] in ("failed", "quarantined")]
     waiting_for = f"waiting for {exam['waiting_for']}" if exam["waiting_for"] else ""
     return Answer(
         status=exam["status"],
@@ -28,13 +29,14 @@ def _answer(exam: dict[str, Any]) -> Answer:
         right=breasts.get("R"),
         left=breasts.get("L"),
         marks=tuple(_mark(finding) for finding in reading.get("findings", [])),
-        undelivered=tuple(f"{d['kind']}: {d['reason']}" for d in deliveries if d["status"] == "failed"),
-        promised=len(deliveries),
+        undelivered=tuple(f"{d['kind']}: {d['reason']}" for d in stuck),
+        promised=sum(delivery["status"] != "not needed" for delivery in deliveries),
         delivered_kinds=tuple(delivery["kind"] for delivery in sent),
         last_delivery=max((_seconds(delivery["sent_at"]) for delivery in sent), default=None),
         model=_model_words(reading),
         calibrated_on_patients=bool(reading.get("calibrated_on_patients")),
         capture=_capture(reading),
+        report=tuple(reading.get("report", ())),
     )
 
 

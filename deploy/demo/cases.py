@@ -24,10 +24,13 @@ class TruthBox:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """How an exam should end: status, and words that its reason must hold (empty: any)."""
+    """How an exam should end: status, words that its reason must hold (empty: any), and whether the PACS is told why
+    it was not read.
+    """
 
     status: str
     reason: str = ""
+    explained: bool = False
 
 
 SHOULD_BE_READ = Expected(READ)

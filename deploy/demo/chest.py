@@ -44,7 +44,7 @@ def _chest_dataset(run: Run, key: str) -> pydicom.Dataset:
     dataset.AccessionNumber, dataset.StudyID = run.accession_number(key), "1"
     dataset.StudyDate, dataset.StudyTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     dataset.Modality, dataset.ConversionType = "CR", "WSD"
-    dataset.BodyPartExamined, dataset.Laterality = "CHEST", ""
+    dataset.BodyPartExamined = "CHEST"
     dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
     dataset.PatientOrientation = ["L", "F"]
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"

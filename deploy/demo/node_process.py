@@ -59,12 +59,24 @@ sweep_seconds = 1.0
 name = "screening"
 match = [{{ keyword = "Modality", equals = "MG" }}]
 
+# Every kind of object goes to one PACS; label maps by a destination of their own, for they stand in for SEG elsewhere.
+
 [[destinations]]
 name = "pacs"
 protocol = "dicom"
 host = "{pacs_host}"
 port = {pacs_port}
 ae_title = "{pacs_ae_title}"
+objects = ["CADSR", "SR", "SEG", "HEATMAP", "GSPS", "SC", "SCVIEW", "KOS"]
+explain_unread = true
+
+[[destinations]]
+name = "label maps"
+protocol = "dicom"
+host = "{pacs_host}"
+port = {pacs_port}
+ae_title = "{pacs_ae_title}"
+objects = ["LABELMAP"]
 """
 
 

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 from deploy.demo.cases import READ, DemoExam, TruthBox
 from node.mammography.findings import Box
+from node.results.document import SERIES_NUMBERS
+from node.results.reading import ResultKind
 
 LEAST_OVERLAP = 0.2
 """Share of the union of a marked and a true box from which a lesion counts as hit."""
-REQUIRED_KINDS = ("SR", "SC")
-"""Every reading brings these; a SEG comes only where something was marked."""
-KINDS = {
-    "1.2.840.10008.5.1.4.1.1.88.34": "SR",
-    "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
-    "1.2.840.10008.5.1.4.1.1.7": "SC",
-    "1.2.840.10008.5.1.4.1.1.7.4": "SC",
-}
-"""SOP class of a result to its kind: Comprehensive 3D SR, Segmentation, Secondary Capture (single and multi-frame)."""
+REQUIRED_KINDS = ("CADSR", "SR", "GSPS", "SC", "SCVIEW", "KOS")
+"""Every reading brings these."""
+KINDS_OF_MARKS = ("SEG",)
+"""These come only where something was marked."""
+KINDS_OF_EXPLANATION = ("CADSR", "SR")
+"""An exam that was not read brings these, where the PACS is to be told why."""
+KINDS = {number: kind.value for kind, number in SERIES_NUMBERS.items()}
+"""Series Number (0020,0011) of a result to its kind: several kinds share a SOP class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Answer:
     calibrated_on_patients: bool = False
     capture: str = ""
     """Path of the node's own copy of the Secondary Capture, below its data folder or absolute."""
+    report: tuple[str, ...] = ()
+    """The report in words, or why there is none; empty where nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,19 @@ def problems_of(exam: DemoExam, answer: Answer, held: Sequence[str], unreadable:
         found.append(f"ended as {answer.status or 'unknown to the node'}{said}, expected: {exam.expected.status}")
     elif not re.search(re.escape(exam.expected.reason), answer.reason):
         found.append(f"the reason is {answer.reason!r}, expected: {exam.expected.reason!r}")
-    if exam.expected.status == READ:
-        wanted = REQUIRED_KINDS + (("SEG",) if answer.marks else ())
-        found += [f"the PACS holds no {kind}" for kind in wanted if kind not in held]
-        found += [f"not delivered: {problem}" for problem in answer.undelivered]
+    wanted = _wanted(exam, answer)
+    found += [f"the PACS holds no {kind}" for kind in wanted if kind not in held]
+    if not wanted and held:
+        found.append(f"the PACS holds {summary_of_kinds(held)}, which nobody asked for")
+    found += [f"not delivered: {problem}" for problem in answer.undelivered]
     return tuple(found)
+
+
+def _wanted(exam: DemoExam, answer: Answer) -> tuple[str, ...]:
+    """Kinds that the PACS must hold."""
+    if exam.expected.status == READ:
+        return REQUIRED_KINDS + (KINDS_OF_MARKS if answer.marks else ())
+    return KINDS_OF_EXPLANATION if exam.expected.explained else ()
 
 
 def hits(exam: DemoExam, marks: Sequence[Mark]) -> list[tuple[TruthBox, bool]]:
@@ -111,9 +122,9 @@ def is_on(marked: Box, truth: Box) -> bool:
 
 
 def summary_of_kinds(held: Sequence[str]) -> str:
-    """For example "SR 1, SEG 2, SC 1"."""
+    """For example "CADSR 1, SR 1, SC 1, SEG 2"."""
     counts = Counter(held)
-    order = [kind for kind in ("SR", "SEG", "SC") if counts[kind]] + sorted(set(counts) - {"SR", "SEG", "SC"})
+    order = [kind for kind in ResultKind if counts[kind]] + sorted(set(counts) - set(ResultKind))
     return ", ".join(f"{kind} {counts[kind]}" for kind in order) or "nothing"
 
 

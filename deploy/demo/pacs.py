@@ -30,6 +30,7 @@ class Arrival:
     sop_class_uid: str
     sop_instance_uid: str
     modality: str
+    series_number: int
     path: Path
 
 
@@ -65,6 +66,7 @@ class Archive:
             "sop_class_uid": str(dataset.SOPClassUID),
             "sop_instance_uid": str(dataset.SOPInstanceUID),
             "modality": str(dataset.get("Modality", "")),
+            "series_number": int(dataset.get("SeriesNumber") or 0),
             "path": name,
         }
         with self._lock, (self._folder / ARRIVALS).open("a") as index:

@@ -62,7 +62,7 @@ PLANS: tuple[PhantomPlan, ...] = (
         ImplicitVRLittleEndian,
         "Implicit little endian, half size",
         without=LMLO,
-        expected=Expected(SKIPPED, "views missing: LMLO"),
+        expected=Expected(SKIPPED, "views missing: LMLO", explained=True),
     ),
     PhantomPlan(
         "normal",

@@ -82,7 +82,7 @@ def _wait(exam: DemoExam, node: NodeProcess, archive: Archive, enough: Callable[
     while True:
         node.check_alive()
         answer = answer_of(node.status(), exam.study_instance_uid)
-        if enough(answer) or _has_ended(answer) or time.monotonic() > until:
+        if enough(answer) or _has_ended(exam, answer) or time.monotonic() > until:
             return answer
         _pause(exam, archive)
 
@@ -95,8 +95,8 @@ def _pause(exam: DemoExam, archive: Archive) -> None:
         time.sleep(_SHORTEST_PAUSE_SECONDS)
 
 
-def _has_ended(answer: Answer) -> bool:
-    if answer.status != READ:
+def _has_ended(exam: DemoExam, answer: Answer) -> bool:
+    if answer.status != READ and not (answer.status in _FINAL and exam.expected.explained):
         return answer.status in _FINAL
     return bool(answer.undelivered) or (answer.promised > 0 and len(answer.delivered_kinds) >= answer.promised)
 

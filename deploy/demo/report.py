@@ -84,11 +84,12 @@ def _section(outcome: Outcome, pictures: Sequence[Figure]) -> str:
     exam = outcome.exam
     _, truth, said, holds, seconds = row(outcome)
     shown = "".join(_figure(picture) for picture in pictures)
+    words = f"<dt>The report in words</dt><dd>{_lines(chr(10).join(outcome.answer.report))}</dd>"
     timing = f"<dt>Seconds from last image to last result</dt><dd>{seconds}</dd>" if seconds else ""
     return (
         f'<section id="{exam.key}"><h2>{html.escape(exam.title)}</h2><p>{html.escape(exam.form)}</p>'
         f"<dl><dt>Truth</dt><dd>{_lines(truth)}</dd><dt>The node said</dt><dd>{_lines(said)}</dd>"
-        f"<dt>The PACS holds</dt><dd>{_lines(holds)}</dd>{timing}</dl>"
+        f"<dt>The PACS holds</dt><dd>{_lines(holds)}</dd>{words if outcome.answer.report else ''}{timing}</dl>"
         f'<div class="figures">{shown}</div></section>'
     )
 

@@ -15,7 +15,8 @@ def row(outcome: Outcome) -> tuple[str, str, str, str, str]:
     """The five cells of one exam; lines inside a cell are separated by newlines."""
     exam = outcome.exam
     seconds = "" if outcome.seconds is None else f"{outcome.seconds:.1f}"
-    holds = summary_of_kinds(outcome.held) if outcome.held or exam.expected.status == READ else "nothing, as it should"
+    wanted = outcome.held or exam.expected.status == READ or exam.expected.explained
+    holds = summary_of_kinds(outcome.held) if wanted else "nothing, as it should"
     return f"{exam.title}\n{exam.form}", exam.truth, said(outcome), holds, seconds
 
 

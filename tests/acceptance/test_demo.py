@@ -44,7 +44,12 @@ def test_every_exam_ends_as_it_should(demo: tuple[subprocess.CompletedProcess[st
     done, _ = demo
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every exam ended as it should" in done.stdout
-    for words in ("CBIS-DDSM film, malignant", "skipped, views missing: LMLO", "skipped, no mammogram", "SR 1"):
+    for words in (
+        "CBIS-DDSM film, malignant",
+        "skipped, views missing: LMLO",
+        "skipped, no mammogram",
+        "CADSR 1, SR 1",
+    ):
         assert words in done.stdout
 
 

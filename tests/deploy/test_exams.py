@@ -19,6 +19,8 @@ from deploy.demo.phantom import _ENCODERS, PLANS, _encode
 from node.mammography.codecs import decode
 from node.mammography.findings import Box
 from node.mammography.views import STANDARD_VIEWS
+from node.results.document import SERIES_NUMBERS
+from node.results.reading import ResultKind
 
 RUN = "0123456789abcdef0123456789abcdef"
 
@@ -80,6 +82,9 @@ def test_pixels_are_encoded_without_loss(transfer_syntax_uid: str, tmp_path: Pat
 
 def test_the_pacs_keeps_what_is_sent_and_counts_it_once(tmp_path: Path) -> None:
     exam = chest_exam(Run(RUN, tmp_path))
+    picture = pydicom.dcmread(exam.files[0])
+    picture.SeriesNumber = SERIES_NUMBERS[ResultKind.SECONDARY_CAPTURE]
+    picture.save_as(exam.files[0])
     archive = EmbeddedArchive(tmp_path / "pacs")
     try:
         for _ in range(2):

@@ -24,6 +24,8 @@ READ_EXAM = DemoExam(
 SKIPPED_EXAM = dataclasses.replace(
     READ_EXAM, key="incomplete", expected=Expected("skipped", "views missing: LMLO"), lesions=()
 )
+EXPLAINED_EXAM = dataclasses.replace(SKIPPED_EXAM, expected=Expected("skipped", "views missing: LMLO", explained=True))
+ALWAYS = ("CADSR", "SR", "GSPS", "SC", "SCVIEW", "KOS")
 ON = Mark("RCC", "mass", 0.9, Box(130, 210, 220, 280))
 BESIDE = Mark("RCC", "mass", 0.7, Box(500, 210, 560, 280))
 OTHER_VIEW = Mark("LCC", "mass", 0.7, Box(130, 210, 170, 250))
@@ -32,16 +34,19 @@ OTHER_VIEW = Mark("LCC", "mass", 0.7, Box(130, 210, 170, 250))
 @pytest.mark.parametrize(
     ("exam", "answer", "held", "problem"),
     [
-        (READ_EXAM, Answer("read"), ("SR", "SC"), None),
-        (READ_EXAM, Answer("read", marks=(ON,)), ("SR", "SC", "SEG"), None),
-        (READ_EXAM, Answer("read", marks=(ON,)), ("SR", "SC"), "the PACS holds no SEG"),
-        (READ_EXAM, Answer("read"), ("SC",), "the PACS holds no SR"),
-        (READ_EXAM, Answer("read", undelivered=("SR: away",)), ("SR", "SC"), "not delivered: SR: away"),
+        (READ_EXAM, Answer("read"), ALWAYS, None),
+        (READ_EXAM, Answer("read", marks=(ON,)), (*ALWAYS, "SEG"), None),
+        (READ_EXAM, Answer("read", marks=(ON,)), ALWAYS, "the PACS holds no SEG"),
+        (READ_EXAM, Answer("read"), ("SC",), "the PACS holds no CADSR"),
+        (READ_EXAM, Answer("read", undelivered=("SR: away",)), ALWAYS, "not delivered: SR: away"),
         (READ_EXAM, Answer("skipped", "views missing: RCC"), (), "ended as skipped (views missing: RCC)"),
         (READ_EXAM, Answer(), (), "ended as unknown to the node"),
         (SKIPPED_EXAM, Answer("skipped", "views missing: LMLO"), (), None),
         (SKIPPED_EXAM, Answer("skipped", "views missing: RMLO"), (), "the reason is"),
         (SKIPPED_EXAM, Answer("read"), ("SR", "SC"), "ended as read"),
+        (SKIPPED_EXAM, Answer("skipped", "views missing: LMLO"), ("SR",), "the PACS holds SR 1, which nobody asked"),
+        (EXPLAINED_EXAM, Answer("skipped", "views missing: LMLO"), ("CADSR", "SR"), None),
+        (EXPLAINED_EXAM, Answer("skipped", "views missing: LMLO"), ("SR",), "the PACS holds no CADSR"),
     ],
 )
 def test_what_is_not_as_it_should_be(
@@ -53,7 +58,7 @@ def test_what_is_not_as_it_should_be(
 
 
 def test_an_object_that_does_not_parse_is_a_problem() -> None:
-    assert problems_of(READ_EXAM, Answer("read"), ("SR", "SC"), ["SR in the PACS: truncated"]) == (
+    assert problems_of(READ_EXAM, Answer("read"), ALWAYS, ["SR in the PACS: truncated"]) == (
         "SR in the PACS: truncated",
     )
 
@@ -80,7 +85,7 @@ def test_a_lesion_is_hit_by_what_is_about_its_size(marked: Box, hit: bool) -> No
 
 
 def test_kinds_are_counted_in_a_fixed_order() -> None:
-    assert summary_of_kinds(("SEG", "SC", "SEG", "SR")) == "SR 1, SEG 2, SC 1"
+    assert summary_of_kinds(("SEG", "SC", "SEG", "SR", "CADSR")) == "CADSR 1, SR 1, SC 1, SEG 2"
     assert summary_of_kinds(()) == "nothing"
 
 
@@ -121,16 +126,20 @@ def test_the_answer_comes_from_status_json() -> None:
             "findings": [{"view": "RCC", "kind": "mass", "probability": 0.9, "box": [1, 2, 3, 4]}],
             "model": {"name": "exam_encoder", "version": "1.0.0", "variant": "openvino f32", "weights_hash": "ab"},
             "results": [{"kind": "SC", "path": "results/x.dcm"}],
+            "report": ["Right CC: mass."],
         },
         "deliveries": [
             {"kind": "SR", "status": "sent", "sent_at": "2026-11-22T10:00:00+00:00", "reason": ""},
             {"kind": "SC", "status": "failed", "sent_at": None, "reason": "refused"},
+            {"kind": "KOS", "status": "quarantined", "sent_at": None, "reason": "names nothing"},
+            {"kind": "SEG", "status": "not needed", "sent_at": None, "reason": "takes LABELMAP"},
         ],
     }
     status = json.loads(json.dumps({"exams": [exam]}))
     answer = answer_of(status, "2.25.1")
-    assert (answer.right, answer.left, answer.promised) == (0.8, None, 2)
+    assert (answer.right, answer.left, answer.promised) == (0.8, None, 3)
     assert answer.marks == (Mark("RCC", "mass", 0.9, Box(1, 2, 3, 4)),)
-    assert answer.undelivered == ("SC: refused",)
+    assert answer.undelivered == ("SC: refused", "KOS: names nothing")
+    assert answer.report == ("Right CC: mass.",)
     assert answer.delivered_kinds == ("SR",)
     assert answer_of(status, "2.25.2") == Answer()
