@@ -31,7 +31,11 @@ MADE_AS: dict[str, tuple[str, str, str]] = {
     "SC": (ExplicitVRLittleEndian, "the four views as hung, Modality OT, RGB", "every reading"),
     "SCVIEW": (ExplicitVRLittleEndian, "one view, Modality OT, RGB", "one for each view read"),
     "SEG": (ExplicitVRLittleEndian, "BINARY", "one for each view with marked regions"),
-    "LABELMAP": (JPEGLSLossless, "LABELMAP", "as SEG; SEG instead where the class is not taken"),
+    "LABELMAP": (
+        JPEGLSLossless,
+        "LABELMAP",
+        "as SEG, with a frame of its own in Explicit VR Little Endian; SEG instead where the class is not taken",
+    ),
     "HEATMAP": (RLELossless, "FRACTIONAL, PROBABILITY", "one for each view with heat"),
     "KOS": (ExplicitVRLittleEndian, "TID 2010, (113000, DCM, Of Interest)", "names all other objects of a reading"),
     "REJECT": (

@@ -170,7 +170,7 @@ def _values(reading: Reading, findings: Sequence[Finding]) -> str:
 
 def _unread_lines(reading: Reading) -> list[str]:
     what = {
-        Outcome.REFUSED: "The images were refused for quality and no exam was read",
+        Outcome.REFUSED: "The images were refused for quality, none was read",
         Outcome.NOT_ATTEMPTED: "The exam was not read",
         Outcome.FAILED: "The reading failed",
     }[reading.outcome]

@@ -143,7 +143,7 @@ def test_flags_of_a_view_that_was_read_are_notes() -> None:
     [
         (Outcome.NOT_ATTEMPTED, "The exam was not read: views missing: LMLO."),
         (Outcome.FAILED, "The reading failed: views missing: LMLO."),
-        (Outcome.REFUSED, "The images were refused for quality and no exam was read: views missing: LMLO."),
+        (Outcome.REFUSED, "The images were refused for quality, none was read: views missing: LMLO."),
     ],
 )
 def test_an_exam_that_was_not_read_says_why_and_nothing_of_findings(outcome: Outcome, said: str) -> None:
