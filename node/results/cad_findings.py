@@ -37,7 +37,7 @@ def impressions(reading: Reading, profile: CadProfile, library: Library) -> list
     """One Individual Impression for each lesion that is shown, each image with quality findings, the composition."""
     return [
         *(_lesion(reading, lesion, profile, library) for lesion in lesions_of(reading, profile)),
-        *_quality(reading, library),
+        *_quality(reading),
         *_composition(reading),
     ]
 
@@ -142,17 +142,17 @@ def _geometry(reading: Reading, index: int, library: Library) -> list[Dataset]:
     ]
 
 
-def _quality(reading: Reading, library: Library) -> list[Dataset]:
+def _quality(reading: Reading) -> list[Dataset]:
     """One Individual Impression for each image that something is wrong with, read or unread."""
-    return [
-        _quality_impression(reading, view.quality, library.position(view.sop_instance_uid))
-        for view in views_known(reading)
-        if view.quality
-    ]
+    return [_quality_impression(reading, view.view.name, view.quality) for view in views_known(reading) if view.quality]
 
 
-def _quality_impression(reading: Reading, found: Sequence[QualityFinding], position: Sequence[int]) -> Dataset:
-    """TID 4006 with TID 4014, of the image as a whole: Presentation Required where it was refused, else Optional."""
+def _quality_impression(reading: Reading, view_name: str, found: Sequence[QualityFinding]) -> Dataset:
+    """TID 4006 with TID 4014, of the image as a whole: Presentation Required where it was refused, else Optional.
+
+    The reference of row 18 (the image that the finding is inferred from) is left out: PixelMed's validator, which
+    sites and connectathons hold reports against, calls it an error. The tracking identifier names the view.
+    """
     refused = any(finding.refused for finding in found)
     intent = cad_codes.REQUIRED if refused else cad_codes.OPTIONAL
     reasons = dict.fromkeys(CODES[finding.reason] for finding in found)
@@ -163,8 +163,8 @@ def _quality_impression(reading: Reading, found: Sequence[QualityFinding], posit
             cad_codes.SINGLE_IMAGE_FINDING,
             cad_codes.IMAGE_QUALITY,
             _rendering_intent(intent),
+            *_tracking(reading, f"{view_name} {QUALITY}"),
             *algorithm(reading.model, QUALITY),
-            items.by_reference(Relationship.INFERRED_FROM, position),
             *(items.code(Relationship.HAS_PROPERTIES, cad_codes.QUALITY_FINDING, reason) for reason in reasons),
         ),
     )
