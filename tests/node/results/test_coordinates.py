@@ -247,9 +247,33 @@ def check_marks(geometry: Geometry, marks: list[Mark], image_uid: str) -> None:
         off = np.abs(mark.middle - geometry.lesion)
         allowed = 1 / geometry.scale + (0.5 if "region" in mark.what else 0.02)
         assert (off <= allowed).all(), f"{mark.what} is off by {off} of {allowed} stored pixels"
+    check_agreement(marks)
+
+
+def check_agreement(marks: list[Mark]) -> None:
+    """Outlines and centres are the same to a 64th of a pixel in every object; regions are what lies in the outline."""
+    first = next(mark for mark in marks if "outline" in mark.what)
+    middle = next(mark for mark in marks if "centre" in mark.what).middle
+    for mark in marks:
+        if "outline" in mark.what:
+            assert mark.points == pytest.approx(first.points, abs=1 / 64), mark.what
+        elif "centre" in mark.what:
+            assert mark.middle == pytest.approx(middle, abs=1 / 64), mark.what
+        elif "FRACTIONAL" not in mark.what:
+            assert set(map(tuple, mark.points)) == set(map(tuple, pixels_inside(first.points))), mark.what
 
 
 slow = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def pixels_inside(outline: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centres (N, 2) of the pixels inside a closed line: it winds round them."""
+    (left, top), (right, bottom) = np.floor(outline.min(axis=0)), np.ceil(outline.max(axis=0))
+    x, y = np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
+    away = outline[:, :, None] - np.stack([x.ravel(), y.ravel()])
+    start, end = away[:-1], away[1:]
+    turns = np.arctan2(start[:, 0] * end[:, 1] - start[:, 1] * end[:, 0], (start * end).sum(axis=1)).sum(axis=0)
+    return np.stack([x.ravel(), y.ravel()], axis=1)[np.abs(turns) > np.pi]
 
 
 @slow
