@@ -129,7 +129,7 @@ def deliver(reading_id: int, destination: str) -> None:
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _warm_up(**_: object) -> None:
     """A reader loads the model and the encoders' tables before its first exam; what fails is said by that exam."""
-    importlib.import_module("node.results.gate")
+    importlib.import_module("node.results.gate").load_tables()
     importlib.import_module("node.results.rendering")
     try:
         work.model()

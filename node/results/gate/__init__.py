@@ -13,6 +13,7 @@ from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 
 from node.results.gate.attributes import problems as of_attributes
+from node.results.gate.attributes import required_attributes
 from node.results.gate.content import of_coordinates, of_identity, of_own_rules
 from node.results.gate.message import problems as of_message
 from node.results.gate.program import problems as of_program
@@ -42,6 +43,11 @@ _NO_DICOM = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError),
 )
 """What pydicom raises at bytes that are no object of DICOM, or not the whole of one."""
+
+
+def load_tables() -> None:
+    """Read the tables of required attributes, 0.3 s once in a process, before the first object asks for them."""
+    required_attributes()
 
 
 def problem_of(result: EncodedResult) -> str:

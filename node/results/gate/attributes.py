@@ -34,7 +34,7 @@ class Attribute:
 
 def problems(subject: Subject) -> Iterator[str]:
     """What is missing or empty."""
-    required = _required().get(_iod_of(subject.result.sop_class_uid))
+    required = required_attributes().get(_iod_of(subject.result.sop_class_uid))
     if required is None:
         yield f"no table of required attributes for SOP class {subject.result.sop_class_uid}"
         return
@@ -68,7 +68,7 @@ def _iods() -> dict[str, str]:
 
 
 @lru_cache(1)
-def _required() -> dict[str, tuple[Mapping[str, Attribute], ...]]:
+def required_attributes() -> dict[str, tuple[Mapping[str, Attribute], ...]]:
     """IOD to its modules; those that an object may lack (usage C, U) ask only for what is inside their sequences.
 
     The file holds every module there is, 22 MB: what our objects need of it is kept, the rest is let go.

@@ -44,7 +44,7 @@ def problems(kind: str, change: Callable[[Dataset], object]) -> list[str]:
 def required(kind: str) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """(path of sequences, keyword, type) of each attribute that the tables require where the object has the path."""
     result, dataset = _made()[kind]
-    modules = attributes._required()[attributes._iod_of(result.sop_class_uid)]
+    modules = attributes.required_attributes()[attributes._iod_of(result.sop_class_uid)]
     for module in modules:
         yield from _required_in(dataset, module, ())
 
