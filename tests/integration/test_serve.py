@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     ImplicitVRLittleEndian,
@@ -120,13 +121,36 @@ def test_killed_node_goes_on_after_a_restart(tmp_path: Path) -> None:
         assert len(pacs.uids()) == len(set(pacs.uids())) == 3
 
 
+def test_what_was_stored_before_a_crash_is_delivered_as_it_was_stored(tmp_path: Path) -> None:
+    pacs = Pacs(free_port())
+    images = mammograms.exam(bright=[RCC])
+    study = str(images[0].StudyInstanceUID)
+    with running_node(tmp_path, pacs_destination(pacs)) as node:
+        mammograms.send(images, node.port)
+        wait_until(lambda: node.status().get(study, {}).get("status") == "read", 120.0, "not read")
+        before = node.status()[study]["reading"]
+        node.kill()
+        with pacs.running():
+            node.start()
+            said = node.wait_for(study, "read")
+    assert said["reading"] == before
+    assert [delivery["status"] for delivery in said["deliveries"]] == ["sent"] * 3
+    kept = {result["sop_instance_uid"]: dcmread(result["path"]) for result in before["results"]}
+    assert {str(dataset.SOPInstanceUID): dataset for dataset in pacs.received} == kept
+
+
 def test_listener_and_workers_run_apart_and_status_tells_all(tmp_path: Path) -> None:
     pacs = Pacs(free_port())
     images, few = mammograms.exam(bright=[LMLO]), mammograms.exam([RCC, LCC, RMLO])
     study, incomplete = str(images[0].StudyInstanceUID), str(few[0].StudyInstanceUID)
     with (
         pacs.running(),
-        running_node(tmp_path, pacs_destination(pacs), verbs=("work", "listen"), settle_seconds=10.0) as node,
+        running_node(
+            tmp_path,
+            pacs_destination(pacs) + "explain_unread = true\n",
+            verbs=("work", "listen"),
+            settle_seconds=10.0,
+        ) as node,
     ):
         mammograms.send(few, node.port)
         mammograms.send(images, node.port)
@@ -137,6 +161,9 @@ def test_listener_and_workers_run_apart_and_status_tells_all(tmp_path: Path) -> 
         table, code = _printed(node, "status")
         assert code == 0
         assert "views missing: LMLO" in table
+        wait_until(lambda: incomplete in {ds.StudyInstanceUID for ds in list(pacs.received)}, 60.0, "not explained")
+        [explanation] = [ds for ds in pacs.received if incomplete == ds.StudyInstanceUID]
+        assert explanation.SOPClassUID == Comprehensive3DSRStorage
         assert f"…{study[-19:]}" in table
         assert "pacs: sent at" in table
         details, _ = _printed(node, "status", "--study", study)
