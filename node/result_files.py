@@ -39,7 +39,7 @@ def clear_unfinished(data_folder: Path, now: float) -> int:
     left = [
         path
         for folder in ("results", "quarantine")
-        for path in (data_folder / folder).rglob(f"*{UNFINISHED}")
+        for path in (data_folder / folder).glob(f"**/*{UNFINISHED}")
         if now - path.stat().st_mtime > UNFINISHED_SECONDS
     ]
     for path in left:

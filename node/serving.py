@@ -17,6 +17,7 @@ from node.broker import EmbeddedBroker, broker_url
 from node.database import Database, open_database, upgrade
 from node.errors import ContractError, ModelError, NodeError, SettingsError
 from node.listener import serve_listener
+from node.result_files import clear_unfinished
 from node.settings import LOG_FORMAT, PARENT_VARIABLE, SETTINGS_VARIABLE, InferenceSettings, Settings
 from node.wake import DELIVER_QUEUE, READ_QUEUE, Publisher, Waker
 
@@ -52,6 +53,8 @@ def run(settings: Settings, settings_path: Path, roles: Roles) -> None:
         broker = stack.enter_context(_broker(settings)) if roles.works else None
         database = _ready_database(settings)
         stack.callback(database.close)
+        if clear_unfinished(settings.data_folder, time.time()):
+            logger.warning("a crash left objects half written; they were cleared")
         publisher = Publisher(broker_url(settings), settings.worker.lease_seconds)
         waker = Waker(database, publisher, settings.worker.sweep_seconds)
         workers = (

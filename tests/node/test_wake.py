@@ -12,6 +12,7 @@ from node.cli import main
 from node.database import Database, open_database, upgrade
 from node.database.deliveries import lease_deliveries, pending_deliveries
 from node.database.exams import end_reading, exam_record, lease_exam
+from node.database.explanations import due_explanations, lease_explanation
 from node.database.readings import Address, store_reading
 from node.exam import ExamStatus
 from node.intake import receive
@@ -117,6 +118,36 @@ def test_exam_of_a_dead_reader_is_ready_again(database: Database, publisher: Pub
 def _dead_owner() -> str:
     host, namespace, pid, started = owner_name().split("/")
     return f"{host}/{namespace}/{pid}/{int(started) - 1}"
+
+
+def _skipped_exam(database: Database, now: datetime) -> None:
+    _ready_exam(database)
+    assert lease_exam(database, STUDY, "elsewhere/1/2/3", now, 300.0) is not None
+    assert end_reading(database, STUDY, "elsewhere/1/2/3", ExamStatus.SKIPPED, now, reason="biopsy")
+
+
+def test_what_is_to_be_explained_is_published_after_what_is_to_be_read(
+    broker: EmbeddedBroker, publisher: Publisher, database: Database, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC)
+    _skipped_exam(database, now)
+    waker = Waker(database, publisher, 60.0)
+    assert [waker.sweep(now), waker.sweep(now)] == [1, 0]
+    with connect(f"redis+socket://{socket_path(tmp_path)}") as client:
+        assert client.llen("read:9") == 1
+        client.flushall()
+    assert waker.sweep(now) == 1
+    assert lease_explanation(database, STUDY, "elsewhere/1/2/3", now, 300.0) is not None
+    assert waker.sweep(now) == 0
+
+
+def test_what_a_dead_worker_explained_is_due_again(database: Database, publisher: Publisher) -> None:
+    now = datetime.now(UTC)
+    _skipped_exam(database, now)
+    assert lease_explanation(database, STUDY, _dead_owner(), now, 300.0) is not None
+    assert due_explanations(database, now) == []
+    Waker(database, publisher, 60.0).sweep(now)
+    assert due_explanations(database, now) == [STUDY]
 
 
 def test_delivery_of_a_dead_sender_is_due_again(database: Database, publisher: Publisher) -> None:
