@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 
@@ -11,6 +12,8 @@ from pydicom import DataElement, Dataset
 from pydicom.sr.codedict import codes as standard
 
 from node.destinations import CadProfile
+from node.mammography.findings import BreastDensity, Correspondence
+from node.mammography.views import RCC, RMLO
 from node.results import cad_report, key_objects, structured_report
 from node.results.gate import cad_templates, relationships, report_templates, structure
 from node.results.gate.rows import Row
@@ -31,9 +34,10 @@ def _failed() -> EncodedResult:
 
 
 def _report() -> EncodedResult:
-    return structured_report.encode(report_exams.whole(), exams.sources(), exams.encode_all(
-        report_exams.whole(), exams.sources(), "SEG"
-    ))  # fmt: skip
+    """Of two views: a short tree with every kind of group."""
+    reading, sources = exams.reading(views=(RCC, RMLO)), exams.sources()
+    reading = replace(reading, correspondences=(Correspondence(0, 1),), density=BreastDensity("C", 0.61))
+    return structured_report.encode(reading, sources, exams.encode_all(reading, sources, "SEG"))
 
 
 def _keys() -> EncodedResult:
