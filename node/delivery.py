@@ -252,14 +252,17 @@ def _by_stow(results: Sequence[StoredResult], destination: Destination, calling_
     """
     asking = [result for result in results if result.only_if_taken and result.only_if_taken == result.sop_class_uid]
     with dicomweb.open_client(destination) as client:
-        answers = _stow(client, destination, asking)
+        answers = _stow(client, destination, asking)  # raises: then nothing was sent, and nothing is decided
         verdicts = [_verdict(result, results, answers) for result in results]
         rest = [
             result
             for result, verdict in zip(results, verdicts, strict=True)
             if verdict is None and result.sop_instance_uid not in answers
         ]
-        answers |= _stow(client, destination, rest)
+        try:
+            answers |= _stow(client, destination, rest)
+        except DeliveryError as error:
+            answers |= {result.sop_instance_uid: error for result in rest}
     for result, verdict in zip(results, verdicts, strict=True):
         yield verdict or Outcome(result.sop_instance_uid, answers[result.sop_instance_uid])
 
@@ -281,7 +284,10 @@ def _verdict(result: StoredResult, results: Sequence[StoredResult], answers: Ans
 
 
 def _stow(client: httpx.Client, destination: Destination, results: Sequence[StoredResult]) -> Answers:
-    """One request for all; one for each where the request as a whole is refused."""
+    """One request for all; one for each where the request as a whole is refused for what is in it.
+
+    Raises DestinationRefusedError or DestinationUnavailableError where the server takes no request at all.
+    """
     if not results:
         return {}
     try:
@@ -290,8 +296,6 @@ def _stow(client: httpx.Client, destination: Destination, results: Sequence[Stor
         if len(results) == 1:
             return {results[0].sop_instance_uid: _of_request(results[0], error)}
         return {uid: said for result in results for uid, said in _stow(client, destination, [result]).items()}
-    except DeliveryError as error:
-        return {result.sop_instance_uid: error for result in results}
     return {result.sop_instance_uid: _stow_error(client, destination, result, answer) for result in results}
 
 

@@ -17,6 +17,7 @@ from node.database.deliveries import (
 )
 from node.delivery import Outcome
 from node.errors import DestinationRefusedError, retry_after
+from node.results.reading import ResultKind
 from node.settings import Destination, Settings
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def _sent(settings: Settings, leased: list[Delivery], destination_name: str) -> 
     if destination is None:
         error = DestinationRefusedError(f"no destination is called {destination_name}")
         return tuple(Outcome(item.sop_instance_uid, error) for item in leased)
+    unfit = {item.id: DestinationRefusedError(why) for item in leased if (why := _why_unfit(item, destination))}
     results = [
         delivery.StoredResult(
             sop_class_uid=item.sop_class_uid,
@@ -58,8 +60,19 @@ def _sent(settings: Settings, leased: list[Delivery], destination_name: str) -> 
             only_if_refused=item.only_if_refused,
         )
         for item in leased
+        if item.id not in unfit
     ]
-    return delivery.deliver(results, destination, settings.listener.ae_title)
+    sent = iter(delivery.deliver(results, destination, settings.listener.ae_title) if results else ())
+    return tuple(Outcome(item.sop_instance_uid, unfit[item.id]) if item.id in unfit else next(sent) for item in leased)
+
+
+def _why_unfit(item: Delivery, destination: Destination) -> str:
+    """Why an object cannot go there any more, in words; empty where it can."""
+    if not Path(item.path).is_file():
+        return f"its file is gone: {item.path}"
+    if (item.kind is ResultKind.MESSAGE) is not (destination.protocol == "hl7"):
+        return f"{item.kind} does not go by protocol {destination.protocol!r}, which the destination has now"
+    return ""
 
 
 def _destination(settings: Settings, name: str) -> Destination | None:

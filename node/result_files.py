@@ -1,6 +1,7 @@
-"""Our own objects on disk, in results/<first digits>/<SOP Instance UID>.dcm of the data folder, whole or not at all.
+"""Our own objects on disk, whole or not at all, and never changed: what is sent again is what was stored.
 
-What did not pass the node's own checks lies in quarantine/ for a person to look at. HL7 messages end in .hl7.
+results/<first digits>/<SOP Instance UID>.<content hash, 16 digits>.dcm    what may leave; HL7 messages end in .hl7
+quarantine/<the same>    what did not pass the node's own checks, for a person to look at
 """
 
 import hashlib
@@ -18,17 +19,18 @@ UNFINISHED_SECONDS = 3600.0
 
 
 def keep_result(data_folder: Path, sop_instance_uid: str, content: bytes, kind: ResultKind) -> Path:
-    """Write one object durably and return its path. What a crash left of the same reading is replaced.
+    """Write one object durably and return its path.
 
+    A worker that lost its lease may still write the same object with another time in it: that is another file.
     Raises OutOfResourcesError.
     """
     shelf = data_folder / "results" / hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:2]
-    return _write(shelf, _name(sop_instance_uid, kind), content)
+    return _write(shelf, _name(sop_instance_uid, content, kind), content)
 
 
 def keep_quarantined(data_folder: Path, sop_instance_uid: str, content: bytes, kind: ResultKind) -> Path:
     """Write an object that must not leave. Raises OutOfResourcesError."""
-    return _write(data_folder / "quarantine", _name(sop_instance_uid, kind), content)
+    return _write(data_folder / "quarantine", _name(sop_instance_uid, content, kind), content)
 
 
 def clear_unfinished(data_folder: Path, now: float) -> int:
@@ -47,8 +49,9 @@ def clear_unfinished(data_folder: Path, now: float) -> int:
     return len(left)
 
 
-def _name(sop_instance_uid: str, kind: ResultKind) -> str:
-    return f"{sop_instance_uid}.{'hl7' if kind is ResultKind.MESSAGE else 'dcm'}"
+def _name(sop_instance_uid: str, content: bytes, kind: ResultKind) -> str:
+    digits = hashlib.sha256(content).hexdigest()[:16]
+    return f"{sop_instance_uid}.{digits}.{'hl7' if kind is ResultKind.MESSAGE else 'dcm'}"
 
 
 def _write(shelf: Path, name: str, content: bytes) -> Path:

@@ -9,12 +9,13 @@ from pydicom import dcmread
 from pydicom.uid import JPEGLSLossless, SecondaryCaptureImageStorage
 
 from node import pipeline
-from node.database.deliveries import DeliveryStatus, deliveries_of
+from node.database.deliveries import DeliveryStatus, deliveries_of, retry_failed
 from node.database.readings import readings_of
 from node.errors import MAX_ATTEMPTS, SettingsError
 from node.exam import ExamStatus
 from node.inference.model import Model
 from node.mammography.views import LCC, LMLO, RCC
+from node.results.reading import ResultKind
 from node.routing import Route
 from node.settings import Destination, Match, Rule, Settings
 from node.status import as_details, as_table, exam_states
@@ -210,6 +211,23 @@ def test_refused_object_is_given_up_and_said_while_the_others_are_sent(desk: Des
     assert statuses == {"SR": DeliveryStatus.SENT, "SC": DeliveryStatus.FAILED}
     assert state.needs_a_person
     assert "0x0124 (not authorised)" in as_table([state])
+
+
+def test_object_whose_file_is_gone_is_given_up_while_the_others_are_sent(desk: Desk) -> None:
+    pacs = Pacs(free_port())
+    destination = Destination("pacs", "dicom", "127.0.0.1", pacs.port, "PACS", timeout_seconds=3, objects=("SR", "SC"))
+    desk.set(destination)
+    study = desk.receive(mammograms.exam())
+    reading_id = desk.read(study)
+    assert reading_id is not None
+    [picture] = [r for r in readings_of(desk.database, study)[0].results if r.kind is ResultKind.SECONDARY_CAPTURE]
+    Path(picture.path).unlink()
+    with pacs.running():
+        assert desk.deliver(reading_id, "pacs") == (1, 1)
+    assert "its file is gone" in as_details(desk.state(study))
+    desk.set(Destination("pacs", "hl7", "127.0.0.1", pacs.port))
+    retry_failed(desk.database, datetime.now(UTC))
+    assert desk.deliver(reading_id, "pacs") == (0, 1)
 
 
 def test_destination_gets_only_the_kinds_and_exams_that_the_site_wants(desk: Desk) -> None:

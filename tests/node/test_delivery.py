@@ -396,3 +396,20 @@ def test_what_was_decided_in_an_earlier_try_stands(tmp_path: Path) -> None:
     report, other = _set_by_labels(tmp_path)[2:]
     assert _stow_set([report], 200, lambda uids: {"00081199": _items(uids)}) == (["NoneType"], [1])
     assert _stow_set([other], 200, lambda uids: {"00081199": _items(uids)}) == (["NoneType"], [1])
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_a_server_that_takes_no_request_decides_nothing(tmp_path: Path, status: int) -> None:
+    words, requests = _stow_set(_set_by_labels(tmp_path), status, None)
+    assert len(set(words)) == 1
+    assert set(words) <= {"DestinationRefusedError", "DestinationUnavailableError"}
+    assert requests == [1]
+
+
+def test_a_server_that_goes_away_between_requests_keeps_what_it_took(tmp_path: Path) -> None:
+    results = _set_by_labels(tmp_path)
+    labels = results[1].sop_instance_uid
+    words, _ = _stow_set(
+        results, lambda uids: 200 if uids == [labels] else 503, lambda uids: {"00081199": _items(uids)}
+    )
+    assert words == ["DestinationUnavailableError", "NoneType", "DestinationUnavailableError", "not needed"]

@@ -14,18 +14,18 @@ UID = "2.25.329741658924716398521637401"
 SR = ResultKind.STRUCTURED_REPORT
 
 
-def test_an_object_lies_under_its_uid_and_is_replaced_whole(tmp_path: Path) -> None:
-    first = keep_result(tmp_path, UID, b"first", SR)
-    second = keep_result(tmp_path, UID, b"second", SR)
-    assert first == second
-    assert (second.name, second.read_bytes()) == (f"{UID}.dcm", b"second")
-    assert second.is_relative_to(tmp_path / "results")
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [second]
+def test_an_object_lies_under_its_uid_and_what_was_kept_never_changes(tmp_path: Path) -> None:
+    first, again = (keep_result(tmp_path, UID, b"first", SR) for _ in range(2))
+    late = keep_result(tmp_path, UID, b"of a worker that lost its lease", SR)
+    assert first == again != late
+    assert (first.name[: len(UID) + 1], first.suffix, first.read_bytes()) == (f"{UID}.", ".dcm", b"first")
+    assert first.is_relative_to(tmp_path / "results")
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {first, late}
 
 
 def test_a_message_is_no_dicom_file_and_quarantine_is_apart(tmp_path: Path) -> None:
     assert keep_result(tmp_path, UID, b"MSH", ResultKind.MESSAGE).suffix == ".hl7"
-    assert keep_quarantined(tmp_path, UID, b"odd", SR) == tmp_path / "quarantine" / f"{UID}.dcm"
+    assert keep_quarantined(tmp_path, UID, b"odd", SR).parent == tmp_path / "quarantine"
 
 
 def test_what_a_crash_left_is_cleared_and_what_is_being_written_stays(tmp_path: Path) -> None:
