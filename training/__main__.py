@@ -1,4 +1,4 @@
-"""Commands: render, train, evaluate, export. `python -m training COMMAND --help` lists the options."""
+"""Commands: render, train, evaluate, export, pretrain, import. `python -m training COMMAND --help` lists options."""
 
 import argparse
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from training.cache import render_seeds
+from training.mammo_clip.commands import add_commands
 from training.recipe import load_recipe
 from training.run import EVALUATED_PARTS, Evaluated, evaluate, export, train
 
@@ -19,6 +20,7 @@ def main() -> None:
     _add_train(commands.add_parser("train", help="train a recipe's phases that are not done yet"))
     _add_export(commands.add_parser("export", help="calibrate, choose operating points, write the served model"))
     _add_evaluate(commands.add_parser("evaluate", help="figures of an exported model on the test sets"))
+    add_commands(commands)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.run(arguments)

@@ -35,10 +35,14 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Table(Generic[Row]):
-    """What a file holds: its good rows in order, and what was wrong with the others."""
+    """What a file holds: its good rows in order, and what was wrong with the others.
+
+    `lines` are the good rows' lines in the file; () where rows of several lines were joined.
+    """
 
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
+    lines: tuple[int, ...] = ()
 
 
 def read_table(
@@ -57,6 +61,7 @@ def read_table(
     records = list(_records(path, tuple(columns)))
     rows: list[Row] = []
     problems: list[Problem] = []
+    lines: list[int] = []
     seen: dict[object, tuple[int, Row]] = {}
     for line, record in records:
         try:
@@ -69,10 +74,11 @@ def read_table(
                 raise TableError(f"{problems[-1]}. Mend the row, or leave --strict out to go on without it") from error
             continue
         rows.append(row)
+        lines.append(line)
     if not rows:
         first = f"; the first: {problems[0]}" if problems else ""
         raise TableError(f"{path}: no usable row among {len(records)}{first}")
-    return Table(tuple(rows), tuple(problems))
+    return Table(tuple(rows), tuple(problems), tuple(lines))
 
 
 def _records(path: Path, columns: tuple[str, ...]) -> Iterable[tuple[int, Record]]:

@@ -1,9 +1,10 @@
 """The small WordPiece vocabulary of our own models, and the command that made it.
 
 `python -m training.mammo_clip.vocabulary --cesm TABLE --cbis TABLE TABLE` trains it on the report grammar's sentences,
-the phantoms' reports, the findings of CDD-CESM (Khaled et al. 2022, doi 10.7937/29kw-ae92, CC BY 4.0) and the
-descriptors of CBIS-DDSM (Lee et al. 2017, CC BY 3.0); words are kept of them, no sentence. The library's trainer breaks
-ties between equally frequent pieces by chance: another run may differ in a few inner pieces, so the file is committed.
+the phantoms' reports, words of screening reports, the findings of CDD-CESM (Khaled et al. 2022, doi 10.7937/29kw-ae92,
+CC BY 4.0) and the descriptors of CBIS-DDSM (Lee et al. 2017, CC BY 3.0); words are kept of them, no sentence. The
+library's trainer breaks ties between equally frequent pieces by chance: another run may differ in a few inner pieces,
+so the file is committed.
 """
 
 import argparse
@@ -26,6 +27,29 @@ SIZE = 1500
 MASK = "[MASK]"
 PHANTOM_EXAMS = 300
 _CHARACTERS = string.ascii_lowercase + string.digits
+
+
+REPORT_WORDS = (
+    "digital screening mammography of both breasts, bilateral cc and mlo views, compared with prior examinations",
+    "diagnostic mammogram with additional views, spot compression, magnification, tomosynthesis and ultrasound",
+    "history: family history of breast cancer, palpable lump, pain, nipple discharge, previous surgery, lumpectomy",
+    "breast composition: the breasts are almost entirely fatty; scattered areas of fibroglandular density",
+    "the breast tissue is heterogeneously dense, which may obscure small masses; the breasts are extremely dense",
+    "findings: impression: conclusion: assessment: recommendation: indication: technique: comparison: birads category",
+    "0 incomplete, 1 negative, 2 benign, 3 probably benign, 4 suspicious abnormality, 5 highly suggestive of malignancy",
+    "mass shape: oval, round, irregular; margin: circumscribed, obscured, microlobulated, indistinct, spiculated",
+    "equal density, high density, low density, fat containing; lipoma, hamartoma, fibroadenoma, cyst, hematoma",
+    "calcifications: amorphous, coarse heterogeneous, fine pleomorphic, fine linear branching, regional, diffuse",
+    "calcifications: coarse popcorn-like, large rod-like, milk of calcium, lucent-centered, round, punctate, dystrophic",
+    "solitary dilated duct, trabecular thickening, axillary adenopathy, skin lesion, intramammary lymph node",
+    "unchanged, stable, larger, smaller, increased, decreased, resolved, not present before, since the last examination",
+    "biopsy clip, biopsy marker, surgical clips, implants, pacemaker, post-operative scar, radiation therapy changes",
+    "return to routine annual screening; short interval follow-up in six months; biopsy is recommended; recall",
+    "invasive ductal carcinoma, lobular carcinoma, in situ, malignancy, cancer, benign, fibrocystic changes",
+    "o'clock position, cm from the nipple, mm, millimeters, centimeters, measuring, retroareolar, inferior, superior",
+    "medial, lateral, quadrant, central, tail, axilla, pectoral muscle, chest wall, skin, areola, depth, view, image",
+)
+"""What screening reports are made of, after the headings and terms of the BI-RADS lexicon, in words of our own."""
 
 
 def own_tokenizer() -> WordPiece:
@@ -70,9 +94,7 @@ def train_vocabulary(sentences: Iterable[str], size: int = SIZE) -> list[str]:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = [PAD, UNKNOWN, START, END, MASK]
     singles = [*_CHARACTERS, *(f"##{character}" for character in _CHARACTERS), *string.punctuation]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size, min_frequency=1, special_tokens=special, show_progress=False
-    )
+    trainer = trainers.WordPieceTrainer(vocab_size=size, min_frequency=1, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(sentences, trainer)
     learnt = sorted(piece for piece in tokenizer.get_vocab() if piece.isascii())
     return list(dict.fromkeys([*special, *singles, *learnt]))
@@ -87,7 +109,7 @@ def main() -> None:
     arguments = parser.parse_args()
     findings = (sentence for _, _, sentence in read_cesm_texts(arguments.cesm).rows)
     described = chain.from_iterable(descriptors(table) for table in arguments.cbis)
-    pieces = train_vocabulary(chain(grammar_sentences(), phantom_sentences(), findings, described))
+    pieces = train_vocabulary(chain(grammar_sentences(), phantom_sentences(), findings, described, REPORT_WORDS))
     arguments.out.write_text("\n".join(pieces) + "\n", encoding="utf-8")
     print(f"{len(pieces)} pieces")
 

@@ -1,0 +1,96 @@
+"""The commands of System A: pretrain, import."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_commands(commands: "Commands") -> None:
+    """Add them to the parser of `python -m training`."""
+    _add_pretrain(commands.add_parser("pretrain", help="train a dual encoder of images and sentences"))
+    _add_import(commands.add_parser("import", help="convert a released checkpoint of Mammo-CLIP once"))
+
+
+def _add_pretrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", type=Path, required=True, help="TOML file, training/recipes/mammo-clip-*.toml")
+    parser.add_argument(
+        "--data", nargs="+", required=True, help="image-text=TABLE.csv,IMAGES or phantoms=CACHE, one or both"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument("--strict", action="store_true", help="stop at a bad row instead of leaving it out")
+    parser.add_argument("--cache", type=Path, help="folder of decoded images; OUT/decoded if not given")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw items beside each training process")
+    parser.add_argument("--vocabulary", type=Path, help='vocab.txt, where the recipe says "given"')
+    parser.add_argument("--image-weights", type=Path, help='state dict of the image encoder, where "given"')
+    parser.add_argument("--text-weights", type=Path, help='state dict of BERT, where "given"')
+    parser.set_defaults(run=lambda arguments: _explained(_pretrain, arguments))
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="a released checkpoint, classifier, detector or FActOR file")
+    parser.add_argument("--out", type=Path, required=True, help="folder for model.safetensors and model.json")
+    parser.set_defaults(run=lambda arguments: _explained(_import, arguments))
+
+
+def _explained(run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
+    """Run a command; an error that has words for the user ends it with them alone."""
+    from training.mammo_clip.breasts import DataError
+    from training.mammo_clip.gradients import NotFiniteError
+    from training.mammo_clip.pretraining_recipe import RecipeError
+    from training.mammo_clip.released import CheckpointError
+    from training.mammo_clip.tables import TableError
+
+    try:
+        run(arguments)
+    except (DataError, NotFiniteError, RecipeError, CheckpointError, TableError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _pretrain(arguments: argparse.Namespace) -> None:
+    from training.mammo_clip.building import Given, vocabulary_of
+    from training.mammo_clip.pretrain import Pretraining, Run, best_folder
+    from training.mammo_clip.pretraining_data import load_data, parse_source
+    from training.mammo_clip.pretraining_recipe import load_pretraining_recipe
+    from training.mammo_clip.processes import joined, this_process
+    from training.mammo_clip.run_folder import check_same, facts_of, start_folder
+
+    recipe = load_pretraining_recipe(arguments.recipe)
+    given = Given(arguments.vocabulary, arguments.image_weights, arguments.text_weights)
+    vocabulary, process = vocabulary_of(recipe, given), this_process()
+    cache = arguments.cache or arguments.out / "decoded"
+    sources = [parse_source(words) for words in arguments.data]
+    data = load_data(
+        recipe, sources, cache, strict=arguments.strict, threads=max(1, arguments.workers), first=process.first_here
+    )
+    facts = facts_of(data.facts, process.count, process.device)
+    if arguments.resume:
+        check_same(arguments.out, arguments.recipe, facts)
+    elif process.leads:
+        start_folder(arguments.out, arguments.recipe, facts, data.problems)
+    if process.leads:
+        _list_problems(data.problems)
+    with joined(process):
+        run = Run(recipe, data, arguments.out, vocabulary, facts, process, arguments.workers)
+        progress = Pretraining(run, given, resume=arguments.resume).go()
+    if process.leads:
+        print(f"{best_folder(arguments.out, progress)}: validation loss {progress.best_loss:.4f}")
+
+
+def _list_problems(problems: list[str], most: int = 20) -> None:
+    for problem in problems[:most]:
+        print(f"left out: {problem}")
+    if len(problems) > most:
+        print(f"left out: {len(problems) - most} more, see left-out.txt")
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from training.mammo_clip.importing import RECORD, WEIGHTS, import_checkpoint
+
+    released = import_checkpoint(arguments.file, arguments.out)
+    print(f"licence: {released.record['licence']}")
+    print(f"{released.kind}, {released.variant}: {arguments.out / WEIGHTS}, {arguments.out / RECORD}")

@@ -1,0 +1,146 @@
+"""Images decoded once: 8-bit grey planes of one size in a file that every process maps.
+
+A plane is made as the model will see it, before augmentation. PNG and JPEG files count as preprocessed already; DICOM
+goes through `node.mammography.pixels`, preset `mammo-clip`.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pydicom.errors import InvalidDicomError
+
+from node.errors import NodeError
+from node.mammography.pixels import prepare, preset
+from node.mammography.resize import resize_as_opencv
+from node.mammography.views import Laterality
+from training.cache import load_exam
+
+Plane = NDArray[np.uint8]
+DICOM_ENDINGS = ("", ".dcm", ".dicom", ".ima")
+_WAIT_SECONDS = 0.5
+_BAD = (OSError, UnidentifiedImageError, InvalidDicomError, NodeError, ValueError, KeyError, AttributeError)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One image of one side."""
+
+    path: Path
+    laterality: Laterality
+
+    def key(self) -> str:
+        """Changes when the file does."""
+        status = self.path.stat()
+        return f"{self.path}|{status.st_size}|{status.st_mtime_ns}|{self.laterality.value}"
+
+    def read(self) -> Plane:
+        """Grey (rows, cols). Raises OSError, ValueError or NodeError where the file holds no such image."""
+        if self.path.suffix.lower() in DICOM_ENDINGS:
+            prepared = prepare(pydicom.dcmread(self.path), self.laterality, preset("mammo-clip"))
+            plane: Plane = np.round(prepared.pixels * 255.0).astype(np.uint8)
+            return plane
+        with Image.open(self.path) as picture:
+            grey: Plane = np.asarray(picture.convert("L"))
+            return grey
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomView:
+    """One of the four views of a cached phantom exam."""
+
+    path: Path
+    view: int
+
+    def key(self) -> str:
+        """The file's name carries the generator's version and the seed."""
+        return f"{self.path.name}|{self.view}"
+
+    def read(self) -> Plane:
+        """Grey (rows, cols), chest wall on the left edge."""
+        plane: Plane = load_exam(self.path).images[self.view]
+        return plane
+
+
+Picture = ImageFile | PhantomView
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """`planes` uint8 (N, H, W); `problems` says of the number of a picture why it could not be read: its plane is 0."""
+
+    planes: Plane
+    problems: dict[int, str]
+
+
+def decode(
+    pictures: Sequence[Picture], size: tuple[int, int], folder: Path, *, threads: int = 1, first: bool = True
+) -> Decoded:
+    """Decode pictures to planes of `size` (H, W) in `folder`, or map what an earlier run decoded there.
+
+    Of the processes of one machine one is the `first` and decodes; the others wait for its file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = "\n".join(picture.key() for picture in pictures)
+    digest = hashlib.sha256(f"{size}\n{names}".encode()).hexdigest()[:24]
+    planes, record = folder / f"decoded-{digest}.u8", folder / f"decoded-{digest}.json"
+    shape = (len(pictures), *size)
+    if first and not record.exists():
+        problems = _decode_into(planes, pictures, shape, threads)
+        _write_whole(record, json.dumps(problems))
+    while not record.exists():
+        time.sleep(_WAIT_SECONDS)
+    problems = {int(number): words for number, words in json.loads(record.read_text(encoding="utf-8")).items()}
+    return Decoded(np.memmap(planes, np.uint8, "r", shape=shape), problems)
+
+
+def _decode_into(path: Path, pictures: Sequence[Picture], shape: tuple[int, int, int], threads: int) -> dict[int, str]:
+    part = path.with_suffix(".part")
+    planes = np.memmap(part, np.uint8, "w+", shape=shape)
+
+    def one(number: int) -> str:
+        try:
+            planes[number] = _of_size(pictures[number].read(), shape[1:])
+        except _BAD as error:
+            return f"{pictures[number].path}: cannot be read as an image: {type(error).__name__}: {error}"
+        return ""
+
+    report: Callable[[int], None] = _progress(len(pictures))
+    problems = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for number, words in enumerate(pool.map(one, range(len(pictures)))):
+            report(number + 1)
+            if words:
+                problems[number] = words
+    planes.flush()
+    part.replace(path)
+    return problems
+
+
+def _of_size(plane: Plane, size: tuple[int, int]) -> Plane:
+    return plane if plane.shape == size else resize_as_opencv(plane, *size)
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    """A line for every twentieth of the images."""
+    step = max(1, total // 20)
+
+    def report(done: int) -> None:
+        if done == total or (total >= 200 and done % step == 0):
+            print(f"decoded {done} of {total} images", flush=True)
+
+    return report
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_suffix(".json.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,150 @@
+"""Breasts of phantom exams with sentences of the report grammar, placed where the truth says the lesions lie.
+
+Phantom views are mirrored to one side, so sentences name no side, and only those place words that the view shows: upper
+or lower in an MLO, inner or outer in a CC.
+"""
+
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.mammography.findings import FINDING_KINDS, FindingKind
+from node.mammography.views import BREASTS, STANDARD_VIEWS, View, ViewPosition
+from training.cache import cached_seeds, load_exam, render_seeds
+from training.mammo_clip.breasts import Breast
+from training.mammo_clip.grammar import NEGATIONS, NO_FINDING, Location, negative, positive
+from training.mammo_clip.images import PhantomView
+from training.mammo_clip.texts import clean_section
+from training.phantoms import make_exam
+from training.phantoms.lesions import Lesion
+from training.phantoms.reports import view_sentences
+
+# fmt: off
+_SUBTYPES: dict[str, tuple[str, ...]] = {
+    "round": ("", "possible", "questioned"),
+    "oval": ("", "possible", "questioned"),
+    "lobulated": ("", "indeterminate", "questionable"),
+    "irregular": ("", "suspicious", "irregular"),
+    "spiculated": ("", "suspicious", "spiculated"),
+    "punctate grouped": ("indeterminate grouped", "possible grouped", "questionable clustered"),
+    "round grouped": ("possible grouped", "questioned grouped", "questionable clustered"),
+    "pleomorphic grouped": ("pleomorphic grouped", "suspicious grouped", "suspicious clustered"),
+    "fine linear": ("suspicious linear", "indeterminate linear"),
+    "pleomorphic segmental": ("pleomorphic segmental", "suspicious segmental"),
+    "radiating": ("", "suspicious"),
+    "scar with clips": ("", "questionable"),
+    "focal": ("", "possible", "indeterminate"),
+    "focal with distortion": ("", "suspicious"),
+}
+# fmt: on
+"""What the grammar may call each of the phantoms' kinds."""
+_NAMES = {
+    FindingKind.MASS: "Mass",
+    FindingKind.SUSPICIOUS_CALCIFICATION: "Suspicious_Calcification",
+    FindingKind.ARCHITECTURAL_DISTORTION: "Architectural_Distortion",
+    FindingKind.ASYMMETRY: "Focal_Asymmetry",
+}
+_RETROAREOLAR_MM = 22.0
+_WAIT_SECONDS = 0.5
+ABSENT_MOST = 2
+"""Findings at most that a text says are not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One lesion as one view shows it: the grammar's finding, what it may be called, where, and the report's words."""
+
+    name: str
+    subtypes: tuple[str, ...]
+    location: Location
+    reported: str
+
+    def draw(self, chance: random.Random, report_chance: float) -> str:
+        """The grammar's sentence, or the phantom report's with a chance of `report_chance`."""
+        if chance.random() < report_chance:
+            return self.reported
+        return positive(self.name, chance.choice(self.subtypes), self.location)
+
+    def first(self) -> str:
+        """The first of them."""
+        return positive(self.name, self.subtypes[0], self.location)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenViews:
+    """What each view of a breast shows; () for a view without a finding."""
+
+    views: tuple[tuple[Seen, ...], ...]
+    report_chance: float = 0.0
+
+    def draw(self, views: tuple[int, int], chance: random.Random, *, shuffle: bool) -> tuple[str, str]:
+        """One text for each of the two views: a sentence for each finding, up to two for what is not there."""
+        first, second = (self._text(self.views[view], chance, shuffle) for view in views)
+        return first, second
+
+    def first(self, views: tuple[int, int]) -> tuple[str, str]:
+        """One text for each of the two views, always the same."""
+        first, second = (" ".join(seen.first() for seen in self.views[view]) or NO_FINDING[0] for view in views)
+        return first, second
+
+    def _text(self, seen: tuple[Seen, ...], chance: random.Random, shuffle: bool) -> str:
+        sentences = [one.draw(chance, self.report_chance) for one in seen] or [chance.choice(NO_FINDING)]
+        absent = [name for name in _NAMES.values() if name not in {one.name for one in seen}]
+        said = chance.sample(absent, chance.randint(0, min(ABSENT_MOST, len(absent))))
+        sentences += [negative(name, chance.randrange(len(NEGATIONS))) for name in said]
+        if shuffle:
+            chance.shuffle(sentences)
+        return " ".join(sentences)
+
+
+def phantom_breasts(
+    cache: Path, first: int, count: int, report_chance: float = 0.0, *, render: bool = True
+) -> list[Breast]:
+    """Both breasts of the exams first, first + 1, ...; exams that the cache lacks are rendered first.
+
+    Of the processes of one machine one renders; the others wait for its files.
+    """
+    if render:
+        render_seeds(cache, first, count)
+    while len(cached_seeds(cache, first, count)) < count:
+        time.sleep(_WAIT_SECONDS)
+    return [breast for path in cached_seeds(cache, first, count) for breast in _breasts(path, report_chance)]
+
+
+def _breasts(path: Path, report_chance: float) -> list[Breast]:
+    cached = load_exam(path)
+    exam, found = make_exam(cached.seed), []
+    shown = {(box.view, box.kind) for box in cached.boxes}
+    for side in BREASTS:
+        numbers = [number for number, view in enumerate(STANDARD_VIEWS) if view.laterality is side]
+        seen = tuple(
+            tuple(
+                _seen(lesion, STANDARD_VIEWS[number])
+                for lesion in exam.lesions
+                if lesion.laterality is side and (number, FINDING_KINDS.index(lesion.finding)) in shown
+            )
+            for number in numbers
+        )
+        pictures = tuple((PhantomView(path, number),) for number in numbers)
+        name = f"phantom {cached.seed} {side.value}"
+        found.append(Breast(name, str(cached.seed), pictures, SeenViews(seen, report_chance)))
+    return found
+
+
+def _seen(lesion: Lesion, view: View) -> Seen:
+    (reported,) = view_sentences([lesion], view)
+    sentence = " ".join(clean_section(reported, keep_short=True))
+    return Seen(_NAMES[lesion.finding], _SUBTYPES[lesion.subtype], location_seen(lesion, view.position), sentence)
+
+
+def location_seen(lesion: Lesion, position: ViewPosition) -> Location:
+    """The words that one view can tell of where a lesion lies."""
+    site = lesion.site
+    if site.nipple_distance_mm < _RETROAREOLAR_MM:
+        return Location("subareolar")
+    if position is ViewPosition.CC:
+        sector = "outer" if site.outer > 0 else "inner"
+    else:
+        sector = "upper" if site.upper > 0 else "lower"
+    return Location(sector, {"middle": "mid"}.get(site.depth, site.depth))
