@@ -26,11 +26,11 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
-from node import pipeline
+from node import keeping, pipeline
 from node.database import open_database, upgrade
 from node.database.readings import stored_reading
-from node.exam import instance_of
 from node.inference.load import load_model
+from node.instance import instance_of
 from node.intake import receive
 from node.settings import load_settings
 
@@ -88,7 +88,7 @@ def exams_in(folder: Path) -> dict[str, Path]:
 
 def measure(exam: Path, model_folder: Path, readings: int) -> dict[str, Any]:
     """Read the exam as often as said, each time as another study, in this process."""
-    pipeline._timed = _timed_on_cpu
+    keeping.timed = pipeline.timed = _timed_on_cpu
     with tempfile.TemporaryDirectory() as scratch:
         settings = load_settings(ROOT / "settings.toml", os.environ | {"MAMMOCLIP_DATA_FOLDER": scratch})
         database = open_database(settings.database_url)
