@@ -96,7 +96,7 @@ def _content(
     reading: Reading, sources: Mapping[View, Dataset], segments: Segments, regions_only: bool
 ) -> hd.sr.ContainerContentItem:
     """The content tree: TID 1500."""
-    root = hd.sr.ContainerContentItem(name=concept(codes.MEASUREMENT_REPORT), template_id="1500")
+    root = hd.sr.ContainerContentItem(name=concept(_title(reading, regions_only)), template_id="1500")
     root.ContentSequence = hd.sr.ContentSequence(
         [
             *hd.sr.LanguageOfContentItemAndDescendants(concept(codes.ENGLISH)),
@@ -113,6 +113,13 @@ def _content(
         is_root=False,
     )
     return root
+
+
+def _title(reading: Reading, regions_only: bool) -> Code:
+    """CID 7021. OHIF 3.12.10 opens an Imaging Measurement Report as marks on images, and fails where there is no mark;
+    a report by another title it shows as text.
+    """
+    return codes.ONCOLOGY_REPORT if regions_only and not reading.findings else codes.MEASUREMENT_REPORT
 
 
 def _measurements(reading: Reading, segments: Segments, regions_only: bool) -> list[Any]:

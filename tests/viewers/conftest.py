@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -48,9 +49,12 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> PhantomReading:
 
 @pytest.fixture(scope="session")
 def results(case: PhantomReading) -> dict[str, list[EncodedResult]]:
-    """Destination -> what it gets."""
+    """Destination -> what it gets; "no finding": the report that OHIF gets where nothing was marked."""
     rendering = Rendering(case.reading, case.sources, lambda result: "")
     made = {each.name: [sent.result for sent in rendering.shipments(each)] for each in DESTINATIONS}
+    nothing = replace(case.reading, findings=(), correspondences=(), settings_hash="c1" * 32)
+    sent_of_nothing = Rendering(nothing, case.sources, lambda result: "").shipments(DESTINATIONS[0])
+    made["no finding"] = [sent.result for sent in sent_of_nothing if sent.result.kind is ResultKind.STRUCTURED_REPORT]
     assert [result.problem for sent in made.values() for result in sent if result.problem] == []
     return made
 

@@ -150,6 +150,18 @@ def test_ohif_cannot_open_a_report_with_values_of_the_whole_exam(
         page.keep(keep("ohif-sr-full"))
 
 
+def test_a_report_without_findings_is_shown_as_text(
+    ohif: Ohif, case: PhantomReading, objects: Objects, keep: Keep
+) -> None:
+    (report,) = objects("no finding", ResultKind.STRUCTURED_REPORT)
+    with ohif.study(case.reading.study_instance_uid, [report.sop_instance_uid]) as page:
+        page.double_click(report.sop_instance_uid)
+        page.page.get_by_text("All algorithms succeeded; without findings").wait_for(timeout=30_000)
+        assert page.page.get_by_text("No region marked.").count() == 1
+        page.keep(keep("ohif-sr-nothing"))
+        _nothing_wrong(page)
+
+
 def test_a_secondary_capture_is_shown_like_any_image(
     ohif: Ohif, case: PhantomReading, objects: Objects, keep: Keep
 ) -> None:

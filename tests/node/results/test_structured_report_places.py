@@ -148,6 +148,7 @@ def test_a_report_of_regions_alone_without_regions_has_no_measurements(tmp_path)
     dataset = pydicom.dcmread(BytesIO(result.content))
     assert named(dataset, "126010") == []
     assert len(named(dataset, "C0034375")) == 1
+    assert dataset.ConceptNameCodeSequence[0].CodeValue == "126001", "OHIF shows it as text under this title only"
     assert validators.iod_complaints(result.content, tmp_path) == []
 
 
