@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from node.errors import SettingsError
 
@@ -102,17 +103,29 @@ PRESETS: dict[str, Preset] = {
 
 def check_destination(destination: Destination, where: str) -> None:
     """Refuse what cannot work, and say why. Raises SettingsError that names the key."""
-    for key, is_wrong, why in _CANNOT_WORK:
-        if is_wrong(destination):
-            raise SettingsError(f"{where}.{key}: {why.format(d=destination)}")
+    for key, wrong, why in _CANNOT_WORK:
+        found = wrong(destination)
+        if found:
+            raise SettingsError(f"{where}.{key}: {why.format(d=destination, found=found)}")
 
 
-def _unknown(names: Iterable[str], known: Iterable[str]) -> set[str]:
-    return set(names) - set(known)
+def _unknown(names: Iterable[str], known: Iterable[str]) -> str:
+    """Those of `names` that are not known, in words."""
+    return ", ".join(sorted(set(names) - set(known)))
+
+
+def _is_host(text: str) -> bool:
+    """A name or an address, without scheme, user, port or path."""
+    try:
+        return bool(ip_address(text))
+    except ValueError:
+        return text.isascii() and not set(text) & set(" :/@[]")
 
 
 _OBJECTS = ", ".join(OBJECTS)
-_CANNOT_WORK: tuple[tuple[str, Callable[[Destination], bool], str], ...] = (
+_NO_OBJECTS = "an HL7 destination gets one message for each reading, and no objects; leave it out"
+_CANNOT_WORK: tuple[tuple[str, Callable[[Destination], object], str], ...] = (
+    ("name", lambda d: not 1 <= len(d.name.strip()) <= 128, "must have 1 to 128 characters"),
     ("protocol", lambda d: d.protocol not in PROTOCOLS, f"must be one of {', '.join(PROTOCOLS)}"),
     ("timeout_seconds", lambda d: d.timeout_seconds <= 0, "must be above 0"),
     # where it is
@@ -131,19 +144,26 @@ _CANNOT_WORK: tuple[tuple[str, Callable[[Destination], bool], str], ...] = (
         lambda d: d.protocol == "dicomweb" and not d.url.startswith(("http://", "https://")),
         "must begin with http:// or https://",
     ),
+    (
+        "url",
+        lambda d: "@" in d.url.partition("://")[2].partition("/")[0],
+        "no user and no password in it; the user is username, the password comes from the environment",
+    ),
     ("host", lambda d: d.protocol != "dicomweb" and not d.host, "missing: where is the destination?"),
+    (
+        "host",
+        lambda d: d.protocol != "dicomweb" and not _is_host(d.host),
+        "must be a name or an address alone; the port is a key of its own",
+    ),
     ("port", lambda d: d.protocol != "dicomweb" and not is_port(d.port), "must be 1 to 65535"),
     ("ae_title", lambda d: d.protocol == "dicom" and not is_ae_title(d.ae_title), "must have 1 to 16 characters"),
     ("ae_title", lambda d: d.protocol == "hl7" and bool(d.ae_title), "HL7 knows no AE title"),
     # what it gets
     ("preset", lambda d: d.preset not in ("", *PRESETS), f"no such preset; known: {', '.join(PRESETS)}"),
-    (
-        "objects",
-        lambda d: d.protocol == "hl7" and bool(d.preset or d.objects is not None),
-        "an HL7 destination gets one message for each reading, and no objects; leave objects and preset out",
-    ),
+    ("preset", lambda d: d.protocol == "hl7" and d.preset, _NO_OBJECTS),
+    ("objects", lambda d: d.protocol == "hl7" and d.objects is not None, _NO_OBJECTS),
     ("objects", lambda d: d.objects == (), f"is empty: nothing would ever be sent; choose of {_OBJECTS}"),
-    ("objects", lambda d: bool(_unknown(d.objects or (), OBJECTS)), f"unknown; choose of {_OBJECTS}"),
+    ("objects", lambda d: _unknown(d.objects or (), OBJECTS), f"{{found}} is unknown; choose of {_OBJECTS}"),
     ("objects", lambda d: len(set(d.kinds)) != len(d.kinds), "names one twice"),
     ("objects", lambda d: d.kinds == ("KOS",), "KOS names the other objects of a destination; alone it names nothing"),
     (
@@ -176,8 +196,8 @@ _CANNOT_WORK: tuple[tuple[str, Callable[[Destination], bool], str], ...] = (
     ),
     (
         "cad.required_at",
-        lambda d: bool(_unknown(dict(d.cad.required_at), FINDINGS)),
-        f"unknown finding; known: {', '.join(FINDINGS)}",
+        lambda d: _unknown(dict(d.cad.required_at), FINDINGS),
+        f"no finding is called {{found}}; known: {', '.join(FINDINGS)}",
     ),
     (
         "cad.required_at",
@@ -185,9 +205,14 @@ _CANNOT_WORK: tuple[tuple[str, Callable[[Destination], bool], str], ...] = (
         "probabilities must lie between 0 and 1, ends excluded",
     ),
     ("cad.below", lambda d: d.cad.below not in BELOW, f"must be one of {', '.join(BELOW)}"),
+    (
+        "cad.below",
+        lambda d: d.cad.below != CadProfile().below and not d.cad.required_at,
+        "has no effect without required_at: every mark is Presentation Required then",
+    ),
     ("cad.exam_value", lambda d: d.cad.exam_value not in EXAM_VALUES, f"must be one of {', '.join(EXAM_VALUES)}"),
 )
-"""The key, what makes it wrong, and why that cannot work. The first that is wrong is told."""
+"""The key, what is wrong with it (true, or in words), and why that cannot work. The first that is wrong is told."""
 
 
 def is_ae_title(text: str) -> bool:

@@ -14,6 +14,7 @@ from pydicom.multival import MultiValue
 from node.errors import ViewError
 from node.mammography import views
 from node.mammography.views import View
+from node.settings import OF_THE_SENDER, ROUTING_KEYWORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +75,6 @@ FOR_PRESENTATION = "FOR PRESENTATION"
 FOR_PROCESSING = "FOR PROCESSING"
 INTENT_OF_CLASS = {MG_FOR_PRESENTATION: FOR_PRESENTATION, MG_FOR_PROCESSING: FOR_PROCESSING}
 """Presentation Intent Type where the data set does not state it (PS3.3 C.8.11.1)."""
-
-# fmt: off
-ROUTING_KEYWORDS = (
-    "Modality", "SOPClassUID", "Manufacturer", "ManufacturerModelName", "SoftwareVersions",
-    "DeviceSerialNumber", "DetectorID", "StationName", "InstitutionName", "InstitutionalDepartmentName",
-    "StudyDescription", "SeriesDescription", "ProtocolName", "RequestedProcedureDescription",
-    "BodyPartExamined", "PresentationIntentType", "ImageType", "ImageLaterality", "ViewPosition",
-    "BreastImplantPresent", "PartialView", "QualityControlImage",
-)
-# fmt: on
-"""What routing rules may match, beside SourceApplicationEntityTitle of the file meta: nothing about the patient."""
 
 LENGTH_TO_THE_MINUTE = len("YYYYMMDDHHMM")
 """A shorter DT tells a day, not an exposure."""
@@ -159,7 +149,7 @@ def _routing_header(dataset: Dataset) -> tuple[tuple[str, str], ...]:
     pairs = [(keyword, _text(dataset, keyword)) for keyword in ROUTING_KEYWORDS]
     meta = getattr(dataset, "file_meta", None)
     if meta is not None:
-        pairs.append(("SourceApplicationEntityTitle", _text(meta, "SourceApplicationEntityTitle")))
+        pairs.append((OF_THE_SENDER, _text(meta, OF_THE_SENDER)))
     return tuple((keyword, value) for keyword, value in pairs if value)
 
 

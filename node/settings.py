@@ -10,7 +10,9 @@ MAMMOCLIP_DESTINATION_<NAME>_PASSWORD                                 password o
 MAMMOCLIP_SETTINGS                                                    the file itself, read by the entry points
 """
 
+import math
 import re
+import socket
 import tomllib
 import types
 from collections.abc import Mapping
@@ -135,6 +137,18 @@ class Settings:
     """None: results stay in the data folder."""
 
 
+# fmt: off
+ROUTING_KEYWORDS = (
+    "Modality", "SOPClassUID", "Manufacturer", "ManufacturerModelName", "SoftwareVersions",
+    "DeviceSerialNumber", "DetectorID", "StationName", "InstitutionName", "InstitutionalDepartmentName",
+    "StudyDescription", "SeriesDescription", "ProtocolName", "RequestedProcedureDescription",
+    "BodyPartExamined", "PresentationIntentType", "ImageType", "ImageLaterality", "ViewPosition",
+    "BreastImplantPresent", "PartialView", "QualityControlImage",
+)
+# fmt: on
+"""What routing rules may match in a data set: nothing about the patient."""
+OF_THE_SENDER = "SourceApplicationEntityTitle"
+"""What they may match in the file meta information: who sent the image."""
 ENVIRONMENT_KEYS: dict[str, tuple[str, ...]] = {
     "MAMMOCLIP_DATA_FOLDER": ("data_folder",),
     "MAMMOCLIP_DATABASE_URL": ("database_url",),
@@ -226,7 +240,10 @@ def _convert(hint: Any, value: object, folder: Path, where: str) -> object:
         return _convert_tuple(get_args(hint)[0], value, folder, where)
     if is_dataclass(hint):
         return _build(hint, value, folder, where)  # type: ignore[arg-type]
-    return _typed(hint, value, where)
+    typed = _typed(hint, value, where)
+    if isinstance(typed, float) and not math.isfinite(typed):
+        raise SettingsError(f"{where}: must be a finite number, not {typed}")
+    return typed
 
 
 def _convert_tuple(item: Any, value: object, folder: Path, where: str) -> tuple[object, ...]:
@@ -291,9 +308,16 @@ def _check(settings: Settings) -> None:
         _check_rule(rule, f"rules[{index}]", {destination.name for destination in settings.destinations})
     for index, destination in enumerate(settings.destinations):
         check_destination(destination, f"destinations[{index}]")
+        if _is_itself(destination, settings.listener):
+            raise SettingsError(f"destinations[{index}].port: that is this node's own listener")
     names = [destination.name for destination in settings.destinations]
     if len(set(map(password_variable, names))) != len(names):
         raise SettingsError("destinations: two have the same name")
+
+
+def _is_itself(destination: Destination, listener: ListenerSettings) -> bool:
+    own = {"localhost", "127.0.0.1", "::1", socket.gethostname(), listener.host}
+    return destination.protocol == "dicom" and destination.host in own and destination.port == listener.port
 
 
 def _conditions(settings: Settings) -> list[tuple[bool, str, str]]:
@@ -329,6 +353,10 @@ def _check_rule(rule: Rule, where: str, destinations: set[str]) -> None:
         _check_match(match, f"{where}.match[{index}]")
     if not 0 <= rule.priority <= 9:
         raise SettingsError(f"{where}.priority: must be 0 to 9")
+    if rule.skip is not None and (rule.thresholds or rule.destinations):
+        raise SettingsError(
+            f"{where}.skip: a rule skips or reads; thresholds and destinations belong to one that reads"
+        )
     for name, threshold in rule.thresholds:
         if not 0 < threshold < 1:
             raise SettingsError(f"{where}.thresholds.{name}: must lie between 0 and 1")
@@ -338,6 +366,9 @@ def _check_rule(rule: Rule, where: str, destinations: set[str]) -> None:
 
 
 def _check_match(match: Match, where: str) -> None:
+    if match.keyword not in (*ROUTING_KEYWORDS, OF_THE_SENDER):
+        known = ", ".join((*ROUTING_KEYWORDS, OF_THE_SENDER))
+        raise SettingsError(f"{where}.keyword: {match.keyword!r} is nothing that a rule can match; known: {known}")
     given = [name for name in ("equals", "one_of", "regex", "present") if getattr(match, name) is not None]
     if len(given) != 1:
         raise SettingsError(f"{where}: needs exactly one of equals, one_of, regex, present")

@@ -28,8 +28,8 @@ def settings_with(tmp_path: Path, table: str) -> Settings:
 
 def test_words_are_those_of_the_other_modules() -> None:
     assert set(OBJECTS) == {kind.value for kind in ResultKind} - {"REJECT", "ORU"}
-    assert FINDINGS == tuple(FindingKind)
-    assert EXPLAINING == {"CADSR", "SR", "ORU"}
+    assert tuple(FindingKind) == FINDINGS
+    assert {"CADSR", "SR", "ORU"} == EXPLAINING
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -77,13 +77,17 @@ def test_a_message_goes_to_an_hl7_destination(tmp_path: Path) -> None:
         (WEB.replace("http://", ""), "url: must begin with http:// or https://"),
         (HL7 + 'ae_title = "A"\n', "ae_title: HL7 knows no AE title"),
         (HL7 + 'objects = ["SR"]\n', "objects: an HL7 destination gets one message"),
-        (HL7 + 'preset = "ohif"\n', "objects: an HL7 destination gets one message"),
+        (HL7 + 'preset = "ohif"\n', "preset: an HL7 destination gets one message"),
+        (DICOM.replace('"h"', '"h:104"'), "host: must be a name or an address alone"),
+        (DICOM.replace('"h"', '"dicom://h"'), "host: must be a name or an address alone"),
+        (WEB.replace("http://h", "http://u:p@h"), "url: no user and no password in it"),
+        (DICOM + 'objects = ["CADSR"]\n[destinations.cad]\nbelow = "not"\n', "cad.below: has no effect without"),
         (HL7 + "retract = true\n", "retract: a rejection note is a DICOM object"),
         (HL7 + 'segmentation_frame = "own"\n', "segmentation_frame: an HL7 message holds no segmentation"),
         (HL7 + '[destinations.cad]\nbelow = "omit"\n', "cad: shapes the CADSR"),
         (DICOM + 'preset = "pacs"\n', "preset: no such preset; known: breast-workstation, general-pacs"),
         (DICOM + "objects = []\n", "objects: is empty"),
-        (DICOM + 'objects = ["SR", "PDF"]\n', "objects: unknown; choose of CADSR"),
+        (DICOM + 'objects = ["SR", "PDF"]\n', "objects: PDF is unknown; choose of CADSR"),
         (DICOM + 'objects = ["SR", "SR"]\n', "objects: names one twice"),
         (DICOM + 'objects = ["KOS"]\n', "objects: KOS names the other objects"),
         (DICOM + 'objects = ["SEG", "LABELMAP"]\n', "objects: SEG and LABELMAP are the same regions"),
@@ -91,7 +95,10 @@ def test_a_message_goes_to_an_hl7_destination(tmp_path: Path) -> None:
         (DICOM + 'objects = ["SR"]\nsegmentation_frame = "own"\n', "segmentation_frame: nothing that it gets"),
         (DICOM + 'objects = ["SC"]\nexplain_unread = true\n', "explain_unread: only CADSR and SR can say"),
         (DICOM + '[destinations.cad]\nbelow = "omit"\n', "cad: shapes the CADSR"),
-        (DICOM + 'objects = ["CADSR"]\n[destinations.cad]\nrequired_at = { lump = 0.5 }\n', "unknown finding"),
+        (
+            DICOM + 'objects = ["CADSR"]\n[destinations.cad]\nrequired_at = { lump = 0.5 }\n',
+            "no finding is called lump",
+        ),
         (DICOM + 'objects = ["CADSR"]\n[destinations.cad]\nrequired_at = { mass = 1.0 }\n', "between 0 and 1"),
         (DICOM + 'objects = ["CADSR"]\n[destinations.cad]\nbelow = "hide"\n', "cad.below: must be one of"),
         (DICOM + 'objects = ["CADSR"]\n[destinations.cad]\nexam_value = "both"\n', "cad.exam_value: must be"),

@@ -47,6 +47,15 @@ def test_shipped_settings_load_and_are_complete() -> None:
         ('ae_title = "PACS"', 'ae_title = "PACS"\npassword = "x"', "destinations[0].password: never in the file"),
         ('broker_url = ""', 'broker_url = "amqp://localhost"', "broker_url: no Redis URL"),
         ("[listener]", "[listener", "not valid TOML"),
+        ("timeout_seconds = 30.0", "timeout_seconds = inf", "destinations[0].timeout_seconds: must be a finite number"),
+        ("lease_seconds = 300.0", "lease_seconds = nan", "worker.lease_seconds: must be a finite number"),
+        ("port = 4242", "port = 11112", "destinations[0].port: that is this node's own listener"),
+        ('keyword = "Modality"', 'keyword = "Modalty"', "rules[0].match[0].keyword: 'Modalty' is nothing that a rule"),
+        (
+            "# thresholds = { mass = 0.5, suspicious_calcification = 0.5 }",
+            'thresholds = { mass = 0.5 }\nskip = "no"',
+            "rules[0].skip: a rule skips or reads",
+        ),
     ],
 )
 def test_each_mistake_names_its_key(tmp_path: Path, old: str, new: str, named: str) -> None:
