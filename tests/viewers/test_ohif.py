@@ -136,6 +136,8 @@ def test_ohif_cannot_open_a_segmentation_without_a_frame_of_its_own(
     with ohif.study(case.reading.study_instance_uid, [first.sop_instance_uid]) as page:
         page.double_click(first.sop_instance_uid)
         page.wait_for_error("PixelMeasuresSequence")
+        page.page.locator("[data-cy=viewport-pane]").first.wait_for(state="detached", timeout=30_000)
+        assert page.page.get_by_text("Studies").count() == 0, "the page is empty"
         page.keep(keep("ohif-seg-source"))
 
 
@@ -148,6 +150,7 @@ def test_ohif_cannot_open_a_report_with_values_of_the_whole_exam(
         page.double_click(report.sop_instance_uid)
         page.page.get_by_text("Something went wrong").first.wait_for(timeout=30_000)
         page.keep(keep("ohif-sr-full"))
+        assert page.contours() == []
 
 
 def test_a_report_without_findings_is_shown_as_text(
