@@ -138,13 +138,18 @@ class Learner:
     def _checked(self, loss: Tensor, embeddings: list[Tensor], batch: Batch) -> None:
         if bool(torch.isfinite(loss)):
             return
-        finite = torch.stack([torch.isfinite(part).all(dim=1) for part in embeddings]).all(dim=0).tolist()
-        bad = [row for row, is_good in zip(batch.rows, finite, strict=True) if not is_good]
-        raise NotFiniteError(
-            f"the loss is {loss.item()}; "
-            + (f"no finite embedding of {', '.join(bad)}" if bad else f"batch of {', '.join(batch.rows)}")
-            + (f"; of one value throughout: {', '.join(batch.constant)}" if batch.constant else "")
-        )
+        images = _rows_not_finite(batch, [batch.images.flatten(1)])
+        rows = _rows_not_finite(batch, embeddings)
+        which = f"no finite image of {', '.join(images)}" if images else f"no finite embedding of {', '.join(rows)}"
+        constant = f"; of one value throughout: {', '.join(batch.constant)}" if batch.constant else ""
+        whole = f"batch of {', '.join(batch.rows)}"
+        raise NotFiniteError(f"the loss is {loss.item()}; {which if images or rows else whole}{constant}")
+
+
+def _rows_not_finite(batch: Batch, parts: list[Tensor]) -> list[str]:
+    """Rows of which a part, (B, n), holds what is no number. A batch norm in training spreads it over all rows."""
+    finite = torch.stack([torch.isfinite(part).all(dim=1) for part in parts]).all(dim=0).tolist()
+    return [row for row, is_good in zip(batch.rows, finite, strict=True) if not is_good]
 
 
 def _joined(parts: list[Outputs]) -> list[Tensor]:

@@ -40,8 +40,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """`images` float32 (2, 1, H, W), normalised; `texts` of the first and the second view; `constant`: one of the
-    images has one value throughout.
+    """`images` float32 (2, 1, H, W), normalised; `texts` of the first and the second view; `constant`: a picture of
+    the two has one value throughout.
     """
 
     images: Tensor
@@ -59,19 +59,21 @@ def draw_item(breasts: Breasts, index: int, settings: Sampling, epoch: int) -> I
     together = settings.augmentation.horizontal_flip and settings.flipped_texts == "swap"
     flips = together and chance.random() < settings.augmentation.probability
     own = replace(settings.augmentation, horizontal_flip=False) if together else settings.augmentation
-    images = []
-    for picture in pictures:
-        image = _image(breasts, picture)
+    images = [_image(breasts, picture, settings) for picture in pictures]
+    made = []
+    for image in images:
         generator = torch.Generator().manual_seed(chance.getrandbits(63))
-        images.append(augment(image.flip(2) if flips else image, own, generator).image)
-    return _item(images, texts.flipped(said) if flips else said, row.row, settings)
+        made.append(augment(image.flip(2) if flips else image, own, generator).image)
+    constant = any(map(_is_constant, images))
+    return _item(made, texts.flipped(said) if flips else said, row.row, constant, settings)
 
 
 def first_item(breasts: Breasts, index: int, settings: Sampling) -> Item:
     """The item of one row in validation: the first files of the first two views, nothing drawn, nothing changed."""
     row = breasts.rows[index]
     views, pictures = _first_pictures(row)
-    return _item([_image(breasts, picture) for picture in pictures], row.said.first(views), row.row, settings)
+    images = [_image(breasts, picture, settings) for picture in pictures]
+    return _item(images, row.said.first(views), row.row, any(map(_is_constant, images)), settings)
 
 
 def _drawn_pictures(row: Numbered, chance: random.Random) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -91,13 +93,18 @@ def _first_pictures(row: Numbered) -> tuple[tuple[int, int], tuple[int, int]]:
     return (0, 0), (files[0], files[min(1, len(files) - 1)])
 
 
-def _image(breasts: Breasts, number: int) -> Tensor:
-    """Float32 (1, H, W) in [0, 1]."""
-    return torch.tensor(breasts.plane(number), dtype=torch.float32)[None] / 255.0
+def _image(breasts: Breasts, number: int, settings: Sampling) -> Tensor:
+    """Float32 (1, H, W) in [0, 1]. One of a single value is 0 where it is to be: augmented it then has no frame."""
+    image = torch.tensor(breasts.plane(number), dtype=torch.float32)[None] / 255.0
+    is_zeros = settings.constant_images == "zeros" and _is_constant(image)
+    return torch.zeros_like(image) if is_zeros else image
 
 
-def _item(images: Sequence[Tensor], said: tuple[str, str], row: str, settings: Sampling) -> Item:
-    constant = any(bool(image.min() == image.max()) for image in images)
+def _is_constant(image: Tensor) -> bool:
+    return bool(image.min() == image.max())
+
+
+def _item(images: Sequence[Tensor], said: tuple[str, str], row: str, constant: bool, settings: Sampling) -> Item:
     made = [normalised(image, guarded=settings.constant_images == "zeros") for image in images]
     return Item(torch.stack(made), said, row, constant)
 

@@ -143,8 +143,18 @@ def test_row_whose_image_is_no_number_is_named(chunk):
     images[4] = float("nan")
     bad = replace(batch(), images=images, constant=("line 6",))
     of = norms_in_eval(towers(0.0))
-    with pytest.raises(NotFiniteError, match=r"the loss is nan; no finite embedding of line 6; of one value .* line 6"):
+    with pytest.raises(NotFiniteError, match=r"the loss is nan; no finite image of line 6; of one value .* line 6"):
         learner(of, chunk).learn(bad)
+
+
+def test_row_whose_embedding_is_no_number_is_named():
+    of = norms_in_eval(towers(0.0))
+    with torch.no_grad():
+        of.model.text_encoder.text_encoder.embeddings.word_embeddings.weight[29] = float("nan")
+    ids = batch().token_ids.clamp(max=28)
+    ids[2, 1, 0] = 29
+    with pytest.raises(NotFiniteError, match=r"the loss is nan; no finite embedding of line 4$"):
+        learner(of).learn(replace(batch(), token_ids=ids))
 
 
 def test_loss_that_is_no_number_by_its_scale_names_the_batch():

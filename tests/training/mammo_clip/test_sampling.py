@@ -114,6 +114,13 @@ def test_image_of_one_value_gives_zeros_and_a_flag_and_nan_as_published():
     assert draw_item(flat, 0, replace(STILL, constant_images="published"), 0).images.isnan().all()
 
 
+def test_image_of_one_value_stays_zeros_when_it_is_augmented():
+    moved = Sampling(replace(augmentation.symmetric(), probability=1.0))
+    item = draw_item(breasts((0,), (1,), planes=np.full((2, 6, 4), 7, np.uint8)), 0, moved, 0)
+    assert item.constant
+    assert torch.allclose(item.images, torch.full((2, 1, 6, 4), -MEAN / STANDARD_DEVIATION))
+
+
 def test_items_follow_from_seed_epoch_and_row_alone():
     one, settings = breasts((0,), (1, 2)), Sampling(augmentation.symmetric(), seed=4)
     again = draw_item(one, 0, settings, 3)

@@ -113,7 +113,7 @@ def write_recipe(folder: Path, **changes: str) -> Path:
     lines = RECIPE.splitlines()
     for key, value in changes.items():
         at = [number for number, line in enumerate(lines) if line.startswith(f"{key} = ")]
-        assert len(at) == 1 or key == "dropout", key
+        assert len(at) == 1 or key in ("dropout", "weights"), key
         for number in at:
             lines[number] = f"{key} = {value}"
     path = folder / "recipe.toml"
