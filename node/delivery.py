@@ -216,7 +216,9 @@ def _send(association: Association, result: StoredResult) -> DeliveryError | Non
         status = association.send_c_store(dataset)
     except DestinationRefusedError as error:
         return error
-    except (RuntimeError, ValueError) as error:
+    except RuntimeError as error:  # pynetdicom: the peer aborted in the middle
+        return DestinationUnavailableError(f"the association ended: {error}")
+    except ValueError as error:
         return DestinationRefusedError(f"cannot be sent: {error}")
     if "Status" not in status:
         return DestinationUnavailableError("no answer to C-STORE: time-out or connection lost")
@@ -268,7 +270,10 @@ def _by_stow(results: Sequence[StoredResult], destination: Destination, calling_
 
 
 def _verdict(result: StoredResult, results: Sequence[StoredResult], answers: Answers) -> Outcome | None:
-    """What becomes of a result without sending it: not needed, or to wait until it is known; None: it is sent."""
+    """What becomes of a result without sending it: not needed, or to wait until it is known; None: it is sent, or was.
+
+    STOW-RS negotiates nothing: that every object of the class was refused, for whatever reason, is the answer.
+    """
     sop_class = result.only_if_taken or result.only_if_refused
     if not sop_class:
         return None
@@ -278,7 +283,10 @@ def _verdict(result: StoredResult, results: Sequence[StoredResult], answers: Ans
     if unclear is not None and None not in said:
         return Outcome(result.sop_instance_uid, unclear)
     # Where nothing is asked any more, an earlier try decided: the other form was marked as not needed then.
-    refused = all(isinstance(error, ClassRefusedError) for error in said) if said else bool(result.only_if_refused)
+    refused = None not in said if said else bool(result.only_if_refused)
+    answer = answers.get(result.sop_instance_uid)
+    if answer is not None and not isinstance(answer, ClassRefusedError):
+        return None  # a person must see why
     reason = result.not_needed(() if refused else (sop_class,))
     return Outcome(result.sop_instance_uid, None, reason) if reason else None
 

@@ -184,6 +184,25 @@ def test_destination_that_takes_no_class_at_all_says_so_of_each_object(tmp_path:
     assert isinstance(without.error, ClassRefusedError)
 
 
+def test_association_that_ends_in_the_middle_is_tried_again(tmp_path: Path) -> None:
+    results = [_result(tmp_path, SC, ExplicitVRLittleEndian) for _ in range(3)]
+    ae = AE(ae_title="PACS")
+    ae.add_supported_context(SC, ExplicitVRLittleEndian)
+
+    def abort(event: evt.Event) -> int:
+        event.assoc.abort()
+        return 0x0000
+
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, abort)])
+    assert server is not None
+    try:
+        port = server.socket.getsockname()[1]
+        outcomes = deliver(results, Destination("pacs", "dicom", "127.0.0.1", port, "PACS", timeout_seconds=5), "NODE")
+    finally:
+        server.shutdown()
+    assert {type(outcome.error) for outcome in outcomes} == {DestinationUnavailableError}
+
+
 def test_destination_that_is_down_or_rejects_is_tried_again(tmp_path: Path) -> None:
     result = _result(tmp_path, SC, ExplicitVRLittleEndian)
     with socket.socket() as free:
@@ -356,13 +375,13 @@ def test_stow_asks_with_the_label_maps_which_form_goes(tmp_path: Path) -> None:
         other = _stow_set(results, 202, refused(reason))
         assert other == (["NoneType", "not needed", "not needed", "NoneType"], [1, 2])
     broken = _stow_set(results, 202, refused(0xA900))
-    assert broken == (["NoneType", "DestinationRefusedError", "NoneType", "not needed"], [1, 2])
+    assert broken == (["NoneType", "DestinationRefusedError", "not needed", "NoneType"], [1, 2])
     later = _stow_set(results, 202, refused(0xA700))
     unavailable = "DestinationUnavailableError"
     assert later == (["NoneType", unavailable, unavailable, unavailable], [1, 1])
 
 
-def test_stow_4xx_that_names_the_class_brings_the_other_form(tmp_path: Path) -> None:
+def test_stow_4xx_for_the_label_maps_brings_the_other_form(tmp_path: Path) -> None:
     results = _set_by_labels(tmp_path)
     labels = results[1].sop_instance_uid
 
@@ -376,7 +395,7 @@ def test_stow_4xx_that_names_the_class_brings_the_other_form(tmp_path: Path) -> 
         return {"Message": "bad request"} if uids == [labels] else {"00081199": _items(uids)}
 
     assert _stow_set(results, status, naming)[0] == ["NoneType", "not needed", "not needed", "NoneType"]
-    assert _stow_set(results, status, other)[0] == ["NoneType", "RequestRefusedError", "NoneType", "not needed"]
+    assert _stow_set(results, status, other)[0] == ["NoneType", "RequestRefusedError", "not needed", "NoneType"]
 
 
 def test_stow_request_that_is_refused_whole_is_sent_one_by_one(tmp_path: Path) -> None:
