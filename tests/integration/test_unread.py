@@ -24,6 +24,7 @@ from tests.integration.desk import Desk
 
 TOLD = Destination("workstation", "dicom", "127.0.0.1", 104, "WS", preset="breast-workstation")
 REPORTED = Destination("reports", "dicom", "127.0.0.1", 104, "R", objects=("SR",), explain_unread=True)
+RIS = Destination("ris", "hl7", "127.0.0.1", 2575, explain_unread=True)
 UNTOLD = Destination("pacs", "dicom", "127.0.0.1", 104, "PACS", objects=("SR", "SC"))
 BIOPSY = Rule("no biopsies", (Match("StudyDescription", regex="(?i)biopsy"),), skip="biopsy")
 
@@ -52,14 +53,18 @@ def skipped_by_rule(desk: Desk) -> str:
 
 
 def test_a_skipped_exam_is_explained_to_those_who_want_it(desk: Desk) -> None:
-    desk.set(TOLD, UNTOLD, REPORTED)
+    desk.set(TOLD, UNTOLD, REPORTED, RIS)
     study = skipped_by_rule(desk)
     assert due_explanations(desk.database, datetime.now(UTC)) == [study]
     assert desk.explain(study) is not None
     [reading] = readings_of(desk.database, study)
     assert (reading.outcome, reading.reason) == (Outcome.NOT_ATTEMPTED, "biopsy")
     sent = {(d.destination, d.kind) for d in deliveries_of(desk.database, study)}
-    assert sent == {("workstation", ResultKind.CAD_REPORT), ("reports", ResultKind.STRUCTURED_REPORT)}
+    assert sent == {
+        ("workstation", ResultKind.CAD_REPORT),
+        ("reports", ResultKind.STRUCTURED_REPORT),
+        ("ris", ResultKind.MESSAGE),
+    }
     assert {result.problem for result in reading.results} == {""}
     assert desk.exam(study).status is ExamStatus.SKIPPED
     assert due_explanations(desk.database, datetime.now(UTC) + timedelta(days=1)) == []
