@@ -190,5 +190,6 @@ def _not_assessed_lines(reading: Reading) -> list[str]:
 
 
 def _reasons(*reasons: str, quality: Iterable[QualityFinding]) -> list[str]:
-    """Each once."""
-    return [words for words in dict.fromkeys([*reasons, *(each.words for each in quality)]) if words]
+    """Each once, and none that another one holds."""
+    told = [words for words in dict.fromkeys([*reasons, *(each.words for each in quality)]) if words]
+    return [words for words in told if not any(words in other for other in told if other != words)]

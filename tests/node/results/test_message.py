@@ -157,6 +157,16 @@ def test_an_exam_that_was_not_read_says_why_and_gives_no_value(outcome: Outcome)
     assert observations(result, "SUSPICION_INDEX") == observations(result, "121071") == []
 
 
+def test_a_reason_of_many_words_passes_the_gate_that_a_text_without_end_does_not_pass() -> None:
+    headers = sources()
+    reason = "; ".join(f"{view.name}: constant image, every pixel has the same value" for view in STANDARD_VIEWS)
+    result = encoded(headers, unread(exams.reading(headers=headers), Outcome.REFUSED, f"{reason}, {reason}"))
+    assert len(reason) > 199
+    assert gate.problem_of(result) == ""
+    endless = result.content.replace(reason.encode(), b"a" * 65537)
+    assert gate.problem_of(replace(result, content=endless)) == "an OBX has a value that is not of its value type"
+
+
 GOOD = encoded().content.decode("utf-8")
 
 

@@ -132,6 +132,15 @@ def test_what_was_not_assessed_stands_there_once_with_its_reason() -> None:
     ]
 
 
+def test_a_reason_that_holds_its_quality_finding_is_said_once() -> None:
+    source = exams.source(LMLO)
+    quality = (QualityFinding(QualityReason.CONSTANT_IMAGE, "every pixel has the value 0", True),)
+    reason = "constant image: every pixel has the value 0"
+    gone = UnreadView(LMLO, source.SOPInstanceUID, source.SOPClassUID, 10, 10, (), reason, quality)
+    lines = words.report_lines(replace(exams.reading(views=(RCC, LCC, RMLO)), unread=(gone,), not_assessed=()))
+    assert [line for line in lines if line.startswith("Not assessed")] == [f"Not assessed: LMLO: {reason}."]
+
+
 def test_flags_of_a_view_that_was_read_are_notes() -> None:
     made = exams.reading(views=(RCC,))
     made = replace(made, views=(replace(made.views[0], flags=("For Processing image",)),))
