@@ -18,7 +18,10 @@ def add_commands(commands: "Commands") -> None:
 def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", type=Path, required=True, help="TOML file, training/recipes/mammo-clip-*.toml")
     parser.add_argument(
-        "--data", nargs="+", required=True, help="image-text=TABLE.csv,IMAGES or phantoms=CACHE, one or both"
+        "--data",
+        nargs="+",
+        required=True,
+        help="image-text=TABLE.csv,IMAGES, vindr=TABLE.csv,IMAGES, phantoms=CACHE: one or more",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")

@@ -4,17 +4,16 @@ Phantom views are mirrored to one side, so sentences name no side, and only thos
 or lower in an MLO, inner or outer in a CC.
 """
 
-import random
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from node.mammography.findings import FINDING_KINDS, FindingKind
 from node.mammography.views import BREASTS, STANDARD_VIEWS, View, ViewPosition
 from training.cache import cached_seeds, load_exam, render_seeds
 from training.mammo_clip.breasts import Breast
-from training.mammo_clip.grammar import NEGATIONS, NO_FINDING, Location, negative, positive
+from training.mammo_clip.grammar import Location
 from training.mammo_clip.images import PhantomView
+from training.mammo_clip.seen import Seen, SeenViews
 from training.mammo_clip.texts import clean_section
 from training.phantoms import make_exam
 from training.phantoms.lesions import Lesion
@@ -47,55 +46,6 @@ _NAMES = {
 }
 _RETROAREOLAR_MM = 22.0
 _WAIT_SECONDS = 0.5
-ABSENT_MOST = 2
-"""Findings at most that a text says are not there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One lesion as one view shows it: the grammar's finding, what it may be called, where, and the report's words."""
-
-    name: str
-    subtypes: tuple[str, ...]
-    location: Location
-    reported: str
-
-    def draw(self, chance: random.Random, report_chance: float) -> str:
-        """The grammar's sentence, or the phantom report's with a chance of `report_chance`."""
-        if chance.random() < report_chance:
-            return self.reported
-        return positive(self.name, chance.choice(self.subtypes), self.location)
-
-    def first(self) -> str:
-        """The first of them."""
-        return positive(self.name, self.subtypes[0], self.location)
-
-
-@dataclass(frozen=True, slots=True)
-class SeenViews:
-    """What each view of a breast shows; () for a view without a finding."""
-
-    views: tuple[tuple[Seen, ...], ...]
-    report_chance: float = 0.0
-
-    def draw(self, views: tuple[int, int], chance: random.Random, *, shuffle: bool) -> tuple[str, str]:
-        """One text for each of the two views: a sentence for each finding, up to two for what is not there."""
-        first, second = (self._text(self.views[view], chance, shuffle) for view in views)
-        return first, second
-
-    def first(self, views: tuple[int, int]) -> tuple[str, str]:
-        """One text for each of the two views, always the same."""
-        first, second = (" ".join(seen.first() for seen in self.views[view]) or NO_FINDING[0] for view in views)
-        return first, second
-
-    def _text(self, seen: tuple[Seen, ...], chance: random.Random, shuffle: bool) -> str:
-        sentences = [one.draw(chance, self.report_chance) for one in seen] or [chance.choice(NO_FINDING)]
-        absent = [name for name in _NAMES.values() if name not in {one.name for one in seen}]
-        said = chance.sample(absent, chance.randint(0, min(ABSENT_MOST, len(absent))))
-        sentences += [negative(name, chance.randrange(len(NEGATIONS))) for name in said]
-        if shuffle:
-            chance.shuffle(sentences)
-        return " ".join(sentences)
 
 
 def phantom_breasts(
@@ -128,7 +78,11 @@ def _breasts(path: Path, report_chance: float) -> list[Breast]:
         )
         pictures = tuple((PhantomView(path, number),) for number in numbers)
         name = f"phantom {cached.seed} {side.value}"
-        found.append(Breast(name, str(cached.seed), pictures, SeenViews(seen, report_chance)))
+        found.append(
+            Breast(
+                name, str(cached.seed), pictures, SeenViews(seen, tuple(_NAMES.values()), report_chance=report_chance)
+            )
+        )
     return found
 
 

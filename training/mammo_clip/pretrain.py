@@ -79,6 +79,7 @@ class Pretraining:
         self.learner = self._learner()
         self.optimiser = optimiser_of(self.model, run.recipe.optimisation)
         self.saved = time.monotonic()
+        self.constant: set[str] = set()
         torch.manual_seed(run.recipe.seed + run.process.rank)
         if last is not None:
             self._restore(last)
@@ -129,12 +130,19 @@ class Pretraining:
         group: list[Batch] = []
         for batch in self._loader(items, rows):
             group.append(batch)
+            self._say_constant(batch)
             if len(group) < accumulate:
                 continue
             self._step(group)
             done, group = done + 1, []
             self._write_down(done * accumulate * self.recipe.optimisation.batch / (time.monotonic() - started))
             self._keep()
+
+    def _say_constant(self, batch: Batch) -> None:
+        """Rows with an image of one value, each once."""
+        for row in set(batch.constant) - self.constant:
+            print(f"{row}: an image has one value throughout", flush=True)
+            self.constant.add(row)
 
     def _loader(self, items: TrainingItems | ValidationItems, rows: list[list[int]]) -> "DataLoader[Any]":
         return DataLoader(

@@ -15,12 +15,13 @@ from training.mammo_clip.breasts import (
     split_by_fold,
 )
 from training.mammo_clip.images import decode
+from training.mammo_clip.label_breasts import label_breasts
 from training.mammo_clip.phantom_breasts import phantom_breasts
 from training.mammo_clip.pretraining_recipe import PretrainingRecipe
-from training.mammo_clip.readers import read_image_text
+from training.mammo_clip.readers import read_image_text, read_vindr
 from training.phantoms import GENERATOR_VERSION, TRAIN_SEED, VALIDATION_SEED
 
-SOURCES = ("image-text", "phantoms")
+SOURCES = ("image-text", "vindr", "phantoms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,17 @@ class Source:
 
 
 def parse_source(words: str) -> Source:
-    """ "image-text=TABLE.csv,IMAGES" or "phantoms=CACHE". Raises DataError."""
+    """ "image-text=TABLE,IMAGES", "vindr=TABLE,IMAGES" or "phantoms=CACHE". Raises DataError."""
     kind, equals, rest = words.partition("=")
     if not equals or kind not in SOURCES:
-        raise DataError(f"--data {words!r}: write image-text=TABLE.csv,IMAGES or phantoms=CACHE")
+        raise DataError(
+            f"--data {words!r}: write image-text=TABLE.csv,IMAGES, vindr=TABLE.csv,IMAGES or phantoms=CACHE"
+        )
     if kind == "phantoms":
         return Source(kind, Path(rest))
     table, comma, images = rest.rpartition(",")
     if not comma:
-        raise DataError(f"--data {words!r}: the folder of the images is missing: image-text=TABLE.csv,IMAGES")
+        raise DataError(f"--data {words!r}: the folder of the images is missing: {kind}=TABLE,IMAGES")
     return Source(kind, Path(table), Path(images))
 
 
@@ -75,7 +78,8 @@ def load_data(
         if source.kind == "phantoms":
             trains, validates = _phantoms(recipe, source.path, first)
         else:
-            trains, validates, bad = _image_text(recipe, source, strict)
+            read = _image_text if source.kind == "image-text" else _vindr
+            trains, validates, bad = read(recipe, source, strict)
             problems += bad
         training += trains
         validation += validates
@@ -108,6 +112,13 @@ def _image_text(
     breasts, problems = reported_breasts(table)
     training, validation = split_by_fold(breasts, recipe.data.validation_fold)
     return training, validation, [*map(str, table.problems), *(f"{source.path}: {words}" for words in problems)]
+
+
+def _vindr(recipe: PretrainingRecipe, source: Source, strict: bool) -> tuple[list[Breast], list[Breast], list[str]]:
+    assert source.images is not None
+    table = read_vindr(source.path, source.images, strict=strict)
+    training, validation = split_by_fold(label_breasts(table), recipe.data.validation_fold)
+    return training, validation, [*map(str, table.problems)]
 
 
 def _facts(sources: list[Source], training: Breasts, validation: Breasts) -> dict[str, Any]:

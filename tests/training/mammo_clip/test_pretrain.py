@@ -205,7 +205,7 @@ def test_training_stops_where_validation_gets_no_better(tmp_path, table, monkeyp
     assert [path.name for path in (tmp_path / "run").glob("best-epoch-*")] == ["best-epoch-02"]
 
 
-def test_image_of_one_value_stops_the_published_recipe_and_names_the_row(tmp_path):
+def test_image_of_one_value_stops_the_published_recipe_and_names_the_row(tmp_path, capsys):
     write_table(tmp_path)
     for view in ("cc", "mlo", "mlo2"):
         Image.new("L", (48, 64), 9).save(tmp_path / f"images/p4/L-{view}.png")
@@ -214,7 +214,9 @@ def test_image_of_one_value_stops_the_published_recipe_and_names_the_row(tmp_pat
         Pretraining(a_run(tmp_path, tmp_path, constant_images='"published"', batch="16", probability="0.0")).go()
     assert "p4" not in str(told.value)
     (tmp_path / "guarded").mkdir()
+    capsys.readouterr()
     assert Pretraining(a_run(tmp_path / "guarded", tmp_path, batch="16")).go().finished
+    assert capsys.readouterr().out.count("line 11: an image has one value throughout") == 1
 
 
 def test_accumulated_batches_make_one_step(tmp_path, table):

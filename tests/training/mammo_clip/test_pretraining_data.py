@@ -14,9 +14,13 @@ from training.cache import RENDER_MM, exam_path, load_exam
 from training.mammo_clip.breasts import Breast, DataError, Reported, numbered, split_by_fold
 from training.mammo_clip.grammar import Location
 from training.mammo_clip.images import Decoded, ImageFile, PhantomView, decode
-from training.mammo_clip.phantom_breasts import Seen, SeenViews, location_seen, phantom_breasts
+from training.mammo_clip.label_breasts import label_breasts
+from training.mammo_clip.phantom_breasts import location_seen, phantom_breasts
 from training.mammo_clip.pretraining_data import load_data, parse_source
 from training.mammo_clip.pretraining_recipe import load_pretraining_recipe
+from training.mammo_clip.readers import VINDR_FINDINGS, ImageRow
+from training.mammo_clip.seen import Seen, SeenViews
+from training.mammo_clip.tables import Table
 from training.mammo_clip.texts import Report
 from training.phantoms import make_exam, write_dicom
 
@@ -78,7 +82,7 @@ def test_patient_on_both_sides_of_the_split_is_refused_by_row_and_not_by_name():
         split_by_fold(rows, 7)
 
 
-@pytest.mark.parametrize("words", ["phantoms", "vindr=x", "image-text=table.csv", "=x"])
+@pytest.mark.parametrize("words", ["phantoms", "rsna=x", "image-text=table.csv", "=x"])
 def test_source_that_is_none_is_explained(words):
     with pytest.raises(DataError, match="image-text=TABLE"):
         parse_source(words)
@@ -146,7 +150,7 @@ def test_reports_of_phantoms_are_said_as_often_as_asked():
     chance = random.Random(0)
     drawn = [seen.draw(chance, 0.25) for _ in range(400)]
     assert 0.2 < drawn.count("12 mm oval mass") / 400 < 0.3
-    none = SeenViews(((), ())).first((0, 1))
+    none = SeenViews(((), ()), ("Mass",)).first((0, 1))
     assert none == ("no suspicious finding", "no suspicious finding")
 
 
@@ -155,3 +159,29 @@ def test_a_view_is_one_plane_of_its_exam(cache):
     path = exam_path(cache, seed)
     assert np.array_equal(PhantomView(path, 2).read(), load_exam(path).images[2])
     assert PhantomView(path, 2).key() != PhantomView(path, 3).key()
+
+
+def image_row(name: str, position: ViewPosition, *present: str, split: str = "training") -> ImageRow:
+    labels = tuple((finding, float(finding in present)) for finding in VINDR_FINDINGS)
+    return ImageRow(Path(name), "p1", Laterality.LEFT, position, labels, split=split, fold=2)
+
+
+def test_labels_become_sentences_that_claim_no_more_than_they_tell():
+    rows = [
+        image_row("a.png", ViewPosition.CC, "Mass"),
+        image_row("a.png", ViewPosition.CC, "Suspicious_Calcification"),
+        image_row("b.png", ViewPosition.MLO, "No_Finding"),
+        image_row("c.png", ViewPosition.MLO, "Mass", split="test"),
+    ]
+    (breast,) = label_breasts(Table(tuple(rows), (), (2, 3, 4, 5)))
+    assert [[file.path.name for file in view] for view in breast.views] == [["a.png"], ["b.png"]]
+    assert (breast.row, breast.group, breast.fold) == ("line 2", "p1", 2)
+    assert breast.said.first((0, 1)) == (
+        "there is a mass in the left breast there are suspicious calcifications in the left breast",
+        "no suspicious finding",
+    )
+    drawn = [breast.said.draw((0, 1), random.Random(seed), shuffle=True) for seed in range(100)]
+    words = {word for texts in drawn for text in texts for word in text.split()}
+    assert not words & {"spiculated", "irregular", "upper", "outer", "depth", "right", "linear"}
+    assert all("mass in" in first and "calcifications in" in first and "no mass" not in first for first, _ in drawn)
+    assert any("no mass is seen in the left breast" in second for _, second in drawn)
