@@ -25,14 +25,15 @@ def instance(made: EncodedResult | DocumentReference | InstanceReference) -> Dat
     return dataset
 
 
-def predecessors(reading: Reading, kind: ResultKind, form: str) -> list[Dataset]:
+def predecessors(reading: Reading, kind: ResultKind, form: str | None = None) -> list[Dataset]:
     """Predecessor Documents Sequence (0040,A360): what the document replaces of the reading before; may be empty.
 
-    The document of the same kind and form, where there is one; else all of the same kind: a report that refers to
-    segmentations has a form of its own in each reading.
+    The document of the same kind and form, where there is one; else all of the same kind that went somewhere. Without
+    `form` always all: a report that refers to segmentations has a form of its own in each reading, and a destination
+    knows only the one that it got.
     """
     before = reading.predecessor
     of_kind = [document for document in before.documents if document.kind is kind] if before else []
     of_form = [document for document in of_kind if document.form == form]
-    replaced = of_form or of_kind
+    replaced = of_form or [document for document in of_kind if document.destinations] or of_kind
     return [study_item(reading.study_instance_uid, map(instance, replaced))] if replaced else []

@@ -55,7 +55,7 @@ def encode(
     images = images_known(reading, sources)
     images += [*map(evidence.instance, twins), *map(evidence.instance, segmentations)]
     dataset.CurrentRequestedProcedureEvidenceSequence = [evidence.study_item(reading.study_instance_uid, images)]
-    replaced = evidence.predecessors(reading, kind, made_form)
+    replaced = evidence.predecessors(reading, kind)
     if replaced:
         dataset.PredecessorDocumentsSequence = replaced
     dataset.update(_content(reading, sources, segments_of(segmentations), regions_only))

@@ -197,12 +197,17 @@ def test_a_later_report_names_the_report_that_it_replaces():
     assert "PredecessorDocumentsSequence" not in report(exams.reading())
 
 
-def test_of_several_forms_the_same_one_is_replaced():
-    made = report_exams.later()
-    other = DocumentReference(ResultKind.STRUCTURED_REPORT, "f", "2.25.21", report_exams.REPORT_CLASS, "2.25.22")
-    both = replace(made, predecessor=replace(made.predecessor, documents=(other, *report_exams.DOCUMENTS)))
-    (study,) = report(both).PredecessorDocumentsSequence
-    assert [series.SeriesInstanceUID for series in study.ReferencedSeriesSequence] == ["2.25.11"]
+def test_of_several_forms_each_that_went_somewhere_is_replaced():
+    made, kind, sop_class = report_exams.later(), ResultKind.STRUCTURED_REPORT, report_exams.REPORT_CLASS
+    forms = {"": ("pacs",), "f": ("archive",), "g": ()}
+    documents = tuple(
+        DocumentReference(kind, form, f"2.25.3{number}", sop_class, f"2.25.4{number}", sent_to)
+        for number, (form, sent_to) in enumerate(forms.items())
+    )
+    (study,) = report(replace(made, predecessor=replace(made.predecessor, documents=documents)))[
+        "PredecessorDocumentsSequence"
+    ].value
+    assert [series.SeriesInstanceUID for series in study.ReferencedSeriesSequence] == ["2.25.30", "2.25.31"]
 
 
 def procedures(**changes: object) -> list[str]:
