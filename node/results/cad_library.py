@@ -15,7 +15,7 @@ from node.mammography.views import STANDARD_VIEWS, View, modifiers_of
 from node.results import cad_codes, codes
 from node.results import content_items as items
 from node.results.content_items import Relationship
-from node.results.document import source_of
+from node.results.document import receptor_spacing_mm, source_of
 from node.results.reading import InstanceReference, Reading, UnreadView, ViewReading
 
 LIBRARY_POSITION = (1, 2)
@@ -179,13 +179,11 @@ def _stated(header: Dataset, keyword: str) -> str:
 
 
 def _spacing(header: Dataset) -> list[Dataset]:
-    """Imager Pixel Spacing (row spacing, column spacing) in millimetres: the concepts mean the receptor's plane."""
-    try:
-        rows, columns = (float(value) for value in header.get("ImagerPixelSpacing") or ())
-    except (ValueError, TypeError):
+    """Imager Pixel Spacing: the concepts mean the receptor's plane."""
+    spacing = receptor_spacing_mm(header)
+    if spacing is None:
         return []
-    if not (0.0 < rows < float("inf") and 0.0 < columns < float("inf")):
-        return []
+    rows, columns = spacing
     return [
         items.number(Relationship.HAS_ACQ_CONTEXT, concept, value, cad_codes.MILLIMETRE)
         for concept, value in ((cad_codes.HORIZONTAL_SPACING, columns), (cad_codes.VERTICAL_SPACING, rows))

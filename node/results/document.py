@@ -1,5 +1,6 @@
 """What all results have in common: patient and study of the source, our series and equipment, and the bytes."""
 
+import math
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
@@ -235,6 +236,15 @@ def images_known(reading: Reading, sources: Mapping[View, Dataset]) -> list[Data
     views: list[ViewReading | UnreadView] = [*reading.views, *reading.unread]
     known = sorted(views, key=lambda view: STANDARD_VIEWS.index(view.view))
     return [source_of(view, sources) for view in known]
+
+
+def receptor_spacing_mm(image: Dataset) -> tuple[float, float] | None:
+    """Imager Pixel Spacing (0018,1164), (row, column) in the receptor's plane; None where it is no pair of lengths."""
+    try:
+        rows, columns = (float(value) for value in image.get("ImagerPixelSpacing") or ())
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return (rows, columns) if 0.0 < rows < math.inf and 0.0 < columns < math.inf else None
 
 
 def copy_lossy_history(dataset: Dataset, images: Iterable[Dataset]) -> None:

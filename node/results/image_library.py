@@ -10,7 +10,7 @@ from pydicom.sr.codedict import codes as standard
 from node.mammography.findings import Code
 from node.mammography.views import STANDARD_VIEWS, View
 from node.results import codes
-from node.results.document import source_of
+from node.results.document import receptor_spacing_mm, source_of
 from node.results.reading import InstanceReference, Reading, UnreadView, ViewReading
 
 _ACQUISITION = hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
@@ -89,14 +89,12 @@ def _orientation(view: ViewReading | UnreadView) -> list[Any]:
 
 
 def _spacing(source: Dataset) -> list[Any]:
-    """Imager Pixel Spacing (row spacing, column spacing), in millimetres, where the source states one."""
-    spacing = source.get("ImagerPixelSpacing")
-    if not spacing or isinstance(spacing, str) or len(spacing) != 2 or min(float(value) for value in spacing) <= 0.0:
+    """Imager Pixel Spacing in millimetres, where the source states one."""
+    spacing = receptor_spacing_mm(source)
+    if spacing is None:
         return []
     concepts = (standard.DCM.HorizontalPixelSpacing, standard.DCM.VerticalPixelSpacing)
     return [
-        hd.sr.NumContentItem(
-            name=name, value=float(value), unit=standard.UCUM.Millimeter, relationship_type=_ACQUISITION
-        )
+        hd.sr.NumContentItem(name=name, value=value, unit=standard.UCUM.Millimeter, relationship_type=_ACQUISITION)
         for name, value in zip(concepts, (spacing[1], spacing[0]), strict=True)
     ]

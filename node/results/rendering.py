@@ -4,8 +4,10 @@ Objects of one kind and one form are made once, however many destinations get th
 report to segmentations, the key objects to everything) is made after them and names only those that may leave.
 """
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pydicom import Dataset
 
@@ -30,6 +32,7 @@ from node.results.reading import EncodedResult, Outcome, Reading, ResultKind
 from node.results.segmentation_frames import OWN_FRAME
 
 Sources = Mapping[View, Dataset]
+_OWN_FOLDER = Path(__file__).parents[1]
 Gate = Callable[[EncodedResult], str]
 """What is wrong with an object, in words; "" where it may leave."""
 
@@ -89,8 +92,19 @@ WITHOUT_A_READING = frozenset({ResultKind.CAD_REPORT, ResultKind.STRUCTURED_REPO
 SEGMENTATIONS = frozenset({ResultKind.SEGMENTATION, ResultKind.LABELMAP, ResultKind.HEATMAP})
 """What the report refers to."""
 
+UNWRITABLE = (EncodeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError)
+"""What an encoder raises at a header that nobody foresaw: that object is not made, the others are."""
+
 NEVER_WITHDRAWN = frozenset({ResultKind.REJECTION, ResultKind.MESSAGE})
 """What no rejection note names: a note, and what is no DICOM object."""
+
+
+def _where(error: Exception) -> str:
+    """ " in name of file.py, line 12", where it was raised in the node's own code."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if _OWN_FOLDER in Path(frame.filename).parents
+    ]
+    return f" in {frames[-1].name} of {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
 
 
 def _leaving(made: Iterable[EncodedResult]) -> list[EncodedResult]:
@@ -206,7 +220,7 @@ class Rendering:
         if (kind, form) not in self._made:
             try:
                 made = tuple(self._gated(result) for result in encode())
-            except EncodeError as error:
+            except UNWRITABLE as error:
                 made = (self._unwritten(kind, form, error),)
             self._made[kind, form] = made
         return self._made[kind, form]
@@ -214,8 +228,11 @@ class Rendering:
     def _gated(self, result: EncodedResult) -> EncodedResult:
         return replace(result, problem=self._gate(result))
 
-    def _unwritten(self, kind: ResultKind, form: str, error: EncodeError) -> EncodedResult:
-        """An object that could not be made: it has no content, and its problem says why."""
+    def _unwritten(self, kind: ResultKind, form: str, error: Exception) -> EncodedResult:
+        """An object that could not be made: it has no content, and its problem says why, without words of a header."""
+        told = (
+            str(error) if isinstance(error, EncodeError) else f"cannot be made: {type(error).__name__}{_where(error)}"
+        )
         return EncodedResult(
             kind=kind,
             sop_class_uid="",
@@ -223,5 +240,5 @@ class Rendering:
             transfer_syntax_uid="",
             content=b"",
             form=form,
-            problem=str(error),
+            problem=told,
         )

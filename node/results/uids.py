@@ -7,7 +7,7 @@ import json
 import uuid
 
 from node.mammography.views import View
-from node.results.reading import ModelIdentity, Reading, ResultKind
+from node.results.reading import ModelIdentity, Predecessor, Reading, ResultKind, ViewReading
 
 ENCODER_VERSION = "2"
 """Raised with every change of the bytes that an equal reading is written as."""
@@ -25,11 +25,30 @@ def _uid(*parts: object) -> str:
 
 
 def _identity(reading: Reading) -> tuple[object, ...]:
+    """What was read, by what, and what became of each image; findings and values follow from these."""
     model, words = reading.model, (reading.model.calibrated_on_patients, reading.allow_probability)
-    before = reading.predecessor
-    stands = (reading.outcome.value, reading.reason, reading.number, before and before.number)
-    shaped = (model.preset, *words, sorted(reading.selection), reading.settings_hash, *stands)
+    stands = (reading.outcome.value, reading.reason, reading.number, _replaced(reading.predecessor))
+    shaped = (model.preset, *words, sorted(reading.selection), reading.settings_hash, *stands, _images(reading))
     return (*_model(model), *shaped, ENCODER_VERSION)
+
+
+def _images(reading: Reading) -> list[object]:
+    """The image that marks stand on and the one that was read, of each view; of one not assessed the reason."""
+    read = [(view.view.name, view.sop_instance_uid, _read_from(view)) for view in reading.views]
+    unread = [(view.view.name, view.sop_instance_uid, view.reason) for view in reading.unread]
+    return [read, unread]
+
+
+def _read_from(view: ViewReading) -> str:
+    return view.read_from.sop_instance_uid if view.read_from else ""
+
+
+def _replaced(before: Predecessor | None) -> list[object]:
+    """The reading that this one replaces: its number, time and those documents of it that are named."""
+    if before is None:
+        return []
+    named = sorted((each.sop_instance_uid, *sorted(each.destinations)) for each in before.documents)
+    return [before.number, before.read_at.isoformat(), named]
 
 
 def _model(model: ModelIdentity) -> tuple[str, ...]:

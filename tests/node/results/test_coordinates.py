@@ -252,7 +252,9 @@ def check_marks(geometry: Geometry, marks: list[Mark], image_uid: str) -> int:
 
 
 def check_agreement(marks: list[Mark]) -> None:
-    """Outlines and centres are the same to a 64th of a pixel in every object; regions are what lies in the outline."""
+    """Outlines and centres are the same to a 64th of a pixel in every object; regions are what lies in the outline. A
+    pixel whose centre is on the line itself may count as either.
+    """
     first = next(mark for mark in marks if "outline" in mark.what)
     middle = next(mark for mark in marks if "centre" in mark.what).middle
     for mark in marks:
@@ -261,7 +263,8 @@ def check_agreement(marks: list[Mark]) -> None:
         elif "centre" in mark.what:
             assert mark.middle == pytest.approx(middle, abs=1 / 64), mark.what
         elif "FRACTIONAL" not in mark.what:
-            assert set(map(tuple, mark.points)) == set(map(tuple, pixels_inside(first.points))), mark.what
+            differing = set(map(tuple, mark.points)) ^ set(map(tuple, pixels_inside(first.points)))
+            assert all(distance(np.array(pixel), first.points) < 1e-9 for pixel in differing), mark.what
 
 
 slow = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -275,6 +278,14 @@ def pixels_inside(outline: NDArray[np.float64]) -> NDArray[np.float64]:
     start, end = away[:-1], away[1:]
     turns = np.arctan2(start[:, 0] * end[:, 1] - start[:, 1] * end[:, 0], (start * end).sum(axis=1)).sum(axis=0)
     return np.stack([x.ravel(), y.ravel()], axis=1)[np.abs(turns) > np.pi]
+
+
+def distance(point: NDArray[np.float64], outline: NDArray[np.float64]) -> float:
+    """From a point to the nearest of an outline's sides."""
+    start, side = outline[:-1], np.diff(outline, axis=0)
+    square = np.maximum((side**2).sum(axis=1), 1e-12)
+    along = np.clip(((point - start) * side).sum(axis=1) / square, 0.0, 1.0)
+    return float(np.hypot(*(start + along[:, None] * side - point).T).min())
 
 
 @slow

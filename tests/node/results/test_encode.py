@@ -81,6 +81,7 @@ def test_an_exam_without_findings_has_all_but_regions(tmp_path):
         ("PatientBirthDate", "DA", b"unknown "),
         ("PatientAge", "AS", b"45"),
         ("PatientSize", "DS", b"tall"),
+        ("ImagerPixelSpacing", "DS", rb"a\b "),
     ],
 )
 def test_dates_and_numbers_that_are_none_still_give_valid_objects(keyword, vr, value, tmp_path):

@@ -208,3 +208,15 @@ def test_an_exam_that_was_not_read_is_explained_where_the_site_wants_it():
     assert {each.result.kind for each in wanting} <= rendering.WITHOUT_A_READING
     assert ResultKind.STRUCTURED_REPORT in {each.result.kind for each in wanting}
     assert shipped(unread, preset="general-pacs") == ()
+
+
+def test_an_encoder_that_raises_costs_its_own_objects_alone(made, monkeypatch):
+    def raises(*_: object) -> tuple[EncodedResult, ...]:
+        raise ValueError("Müller^Änne")
+
+    monkeypatch.setitem(rendering.ENCODERS, ResultKind.PRESENTATION_STATE, rendering.Encoder(raises))
+    found = [shipment.result for shipment in shipped(made, "GSPS", "SEG", "SR", "KOS")]
+    lost = [result for result in found if result.problem]
+    assert [(result.kind.value, result.content) for result in lost] == [("GSPS", b"")]
+    assert lost[0].problem.startswith("cannot be made: ValueError in _once of rendering.py, line ")
+    assert {result.kind.value for result in found if not result.problem} == {"SEG", "SR", "KOS"}
