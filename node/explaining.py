@@ -92,7 +92,7 @@ def _unread(frame: Reading, leased: ExamRecord, exam: Exam, sources: Mapping[Vie
         outcome=Outcome.FAILED if leased.status is ExamStatus.FAILED else Outcome.NOT_ATTEMPTED,
         reason=leased.reason,
         unread=tuple(
-            unread_view(view, instance, sources[view], leased.reason)
+            unread_view(view, instance, sources[view], f"the exam was not read: {leased.reason}")
             for view, instance in exam.chosen
             if view in sources
         ),

@@ -196,11 +196,13 @@ def _not_assessed(words: Sequence[str], images: Images) -> tuple[str, ...]:
 
 def _refused(frame: Reading, images: Images) -> Reading:
     """No image could be assessed, for reasons of quality."""
-    said = ", ".join(f"{view.view.name} {view.reason}" for view in images.unread)
+    by_reason: dict[str, list[str]] = {}
+    for view in images.unread:
+        by_reason.setdefault(view.reason, []).append(view.view.name)
     return replace(
         frame,
         outcome=Outcome.REFUSED,
-        reason=f"{Outcome.REFUSED.value}: {said}",
+        reason="; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()),
         unread=images.unread,
         not_assessed=(*frame.not_assessed, *images.not_assessed),
     )
@@ -263,7 +265,7 @@ def _stored(bench: Bench, reading: Reading, images: Images, taken: Route, second
     """
     destinations = destinations_of(taken, bench.settings)
     if reading.outcome is not Outcome.READ and not any(destination.wants_unread for destination in destinations):
-        raise UnreadableError(reading.reason)
+        raise UnreadableError(f"{reading.outcome}: {reading.reason}")
     kept = NOTHING
     if stored_identity(bench.database, reading) is None:
         kept = keep(bench.settings.data_folder, reading, images.sources, destinations, seconds)

@@ -70,9 +70,21 @@ def as_details(state: ExamState) -> str:
         lines.append("ALARM        a person must look")
     if reading is not None:
         lines += _reading_lines(reading)
+    return "\n".join([*lines, *_delivery_lines(state)])
+
+
+def _delivery_lines(state: ExamState) -> list[str]:
+    """What became of each object; those of a kind that say the same stand together, others with their UIDs."""
+    together: dict[tuple[str, str, str], list[Delivery]] = {}
     for delivery in state.deliveries:
-        lines.append(f"{delivery.kind:<8} to {delivery.destination}: {_delivery_words(delivery)}")
-    return "\n".join(lines)
+        said = (delivery.kind.value, delivery.destination, _delivery_words(delivery))
+        together.setdefault(said, []).append(delivery)
+    lines = []
+    for (kind, destination, words), same in together.items():
+        count = f" x{len(same)}" if len(same) > 1 else ""
+        uids = ", ".join(delivery.sop_instance_uid for delivery in same if delivery.reason)
+        lines.append(f"{kind + count:<8} to {destination}: {words}{f' ({uids})' if uids else ''}")
+    return lines
 
 
 def _state(database: Database, exam: ExamRecord) -> ExamState:
@@ -114,7 +126,8 @@ def delivered_words(deliveries: Sequence[Delivery]) -> str:
         if not open_ones:
             words.append(f"{name}: {_delivery_words(here[-1])}")
         else:
-            words.append(f"{name}: {len(here) - len(open_ones)} of {len(here)}, {_delivery_words(open_ones[0])}")
+            first = _delivery_words(open_ones[0])
+            words.append(f"{name}: {len(here) - len(open_ones)} of {len(here)}, {first[:LONGEST_REASON]}")
     return "; ".join(words)
 
 
@@ -161,6 +174,7 @@ def _reading_lines(reading: StoredReading) -> list[str]:
         for view, image in said["views"].items()
         if image.get("read_from")
     ]
+    lines += [f"note         {view}: {flag}" for view, image in said["views"].items() for flag in image["flags"]]
     lines += [f"not assessed {words}" for words in said["not_assessed"] if words.partition(":")[0] not in unread]
     lines += [_quarantine_line(result) for result in reading.results if result.problem]
     seconds = ", ".join(f"{stage} {value:.2f}" for stage, value in reading.seconds.items())

@@ -127,7 +127,8 @@ def store_reading(
             let_go(exam, ExamStatus.READY, now)
             return None
         status = ExamStatus.READ if reading.outcome is Outcome.READ else ExamStatus.SKIPPED
-        let_go(exam, status, now, reason=reading.reason, due_at=None, waiting_for="")
+        reason = f"{reading.outcome}: {reading.reason}" if reading.reason else ""
+        let_go(exam, status, now, reason=reason, due_at=None, waiting_for="")
         exam.explain_due_at = None
         return _store(session, reading, results, addresses, prediction, seconds, now)
 
@@ -159,17 +160,18 @@ def predecessor_of(database: Database, study_instance_uid: str) -> tuple[Predece
     """The study's last reading as the next one refers to it, with its results; None where there is none.
 
     Its documents are the DICOM objects that were not quarantined; each names the destinations to which it was sent or
-    may have been: all that it was addressed to, except those that take another form of it.
+    may have been: all that it was addressed to, except those that take another form of it. Where the last exam was not
+    read, the marks of the last one that was still stand: its documents and results are there too.
     """
     with database.read() as session:
-        row = _last(session, study_instance_uid)
-        if row is None:
+        rows = _standing(session, study_instance_uid)
+        if not rows:
             return None
-        results = _stored(session, row).results
+        results = tuple(result for row in rows for result in _stored(session, row).results)
         addressed = session.execute(
             select(ResultRow.sop_instance_uid, DeliveryRow.destination)
             .join(DeliveryRow, DeliveryRow.result_id == ResultRow.id)
-            .where(ResultRow.reading_id == row.id, DeliveryRow.status != DeliveryStatus.NOT_NEEDED)
+            .where(ResultRow.reading_id.in_([row.id for row in rows]), DeliveryRow.status != DeliveryStatus.NOT_NEEDED)
             .order_by(DeliveryRow.id)
         ).all()
         documents = tuple(
@@ -177,7 +179,7 @@ def predecessor_of(database: Database, study_instance_uid: str) -> tuple[Predece
             for result in results
             if not result.problem and result.sop_class_uid
         )
-        return Predecessor(row.number, row.read_at, documents), results
+        return Predecessor(rows[0].number, rows[0].read_at, documents), results
 
 
 def stored_reading(database: Database, reading_id: int) -> StoredReading | None:
@@ -210,6 +212,15 @@ def _last(session: Session, study_instance_uid: str) -> ReadingRow | None:
         .order_by(ReadingRow.number.desc())
         .limit(1)
     ).one_or_none()
+
+
+def _standing(session: Session, study_instance_uid: str) -> list[ReadingRow]:
+    """The last reading, and those before it back to the last one of an exam that was read; the latest first."""
+    rows = session.scalars(
+        select(ReadingRow).where(ReadingRow.study_instance_uid == study_instance_uid).order_by(ReadingRow.number.desc())
+    ).all()
+    read = next((index for index, row in enumerate(rows) if row.outcome == Outcome.READ.value), len(rows))
+    return list(rows[: read + 1])
 
 
 def _document(result: StoredResult, destinations: Iterable[str]) -> DocumentReference:

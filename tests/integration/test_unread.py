@@ -106,7 +106,8 @@ def test_an_exam_of_constant_images_is_refused_for_quality(desk: Desk) -> None:
     assert desk.read(study) is not None
     exam = desk.exam(study)
     assert exam.status is ExamStatus.SKIPPED
-    assert exam.reason.startswith("refused for quality: RCC constant image")
+    assert exam.reason == "refused for quality: RCC, LCC, RMLO, LMLO: constant image: every pixel has the same value"
+    assert f"outcome      {exam.reason}" in as_details(desk.state(study))
     [reading] = readings_of(desk.database, study)
     assert reading.outcome is Outcome.REFUSED
     assert [(d.destination, d.kind.value) for d in deliveries_of(desk.database, study)] == [("workstation", "CADSR")]

@@ -156,10 +156,29 @@ def test_a_later_reading_knows_what_left_and_where_to(database: Database) -> Non
     }
 
 
+def test_after_an_exam_that_was_not_read_the_marks_before_it_still_stand(database: Database) -> None:
+    uids = []
+    for number, outcome in enumerate((Outcome.READ, Outcome.READ, Outcome.REFUSED, Outcome.REFUSED), start=1):
+        lease(database)
+        result = a_result(SR, number=number)
+        reading = replace(a_reading(number=number, content=str(number)), outcome=outcome, reason=str(number))
+        address = [Address(result.sop_instance_uid, "PACS")]
+        assert store_reading(database, "worker", reading, [result], address, prediction={}, seconds={}, now=NOW)
+        uids.append(result.sop_instance_uid)
+    found = predecessor_of(database, STUDY)
+    assert found is not None
+    assert found[0].number == 4
+    assert [document.sop_instance_uid for document in found[0].documents] == [uids[3], uids[2], uids[1]]
+
+
 def test_an_exam_refused_for_quality_is_skipped_with_its_reading(database: Database) -> None:
     lease(database)
-    reading = replace(a_reading(), outcome=Outcome.REFUSED, reason="refused for quality: RCC constant image")
+    reading = replace(a_reading(), outcome=Outcome.REFUSED, reason="RCC: constant image")
     assert store_reading(database, "worker", reading, [], [], prediction={}, seconds={}, now=NOW) is not None
     record = exam_record(database, STUDY)
     assert record is not None
-    assert (record.status, record.reason, record.explain_due_at) == (ExamStatus.SKIPPED, reading.reason, None)
+    assert (record.status, record.reason, record.explain_due_at) == (
+        ExamStatus.SKIPPED,
+        "refused for quality: RCC: constant image",
+        None,
+    )
