@@ -5,11 +5,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, and_, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from node.database.engine import Database
 from node.database.schema import DeliveryRow, ReadingRow, ResultRow
-from node.results.reading import ResultKind
+from node.results.reading import Outcome, ResultKind
 
 
 class DeliveryStatus(StrEnum):
@@ -24,7 +25,7 @@ class DeliveryStatus(StrEnum):
     FAILED = "failed"
     """Given up; `reason` says why, a person must look."""
     NOT_NEEDED = "not needed"
-    """The destination gets another form of the object; `reason` says which."""
+    """The destination gets another form of the object, or a later reading's; `reason` says which."""
     QUARANTINED = "quarantined"
     """The object did not pass the node's own checks, `reason` says which; it never leaves. A person must look."""
 
@@ -67,8 +68,12 @@ def pending_deliveries(database: Database, now: datetime) -> list[tuple[int, str
 def lease_deliveries(
     database: Database, reading_id: int, destination: str, owner: str, now: datetime, lease_seconds: float
 ) -> list[Delivery]:
-    """Take what is due of one reading for one destination; empty where another worker has it, or nothing is due."""
+    """Take what is due of one reading for one destination; empty where another worker has it, or nothing is due.
+
+    Nothing is due any more where a later reading goes to the same destination: it would arrive after that one.
+    """
     with database.write() as session:
+        _drop_replaced(session, reading_id, destination, now)
         taken = session.scalars(
             update(DeliveryRow)
             .where(DeliveryRow.reading_id == reading_id, DeliveryRow.destination == destination, _free(now))
@@ -123,6 +128,31 @@ def deliveries_of(database: Database, study_instance_uid: str) -> tuple[Delivery
             _joined().where(ReadingRow.study_instance_uid == study_instance_uid).order_by(DeliveryRow.id)
         )
         return tuple(_delivery(*row) for row in rows)
+
+
+def _drop_replaced(session: Session, reading_id: int, destination: str, now: datetime) -> None:
+    """Only an exam that was read replaces an earlier reading: where the later one failed, the earlier marks stay."""
+    later = aliased(ReadingRow)
+    number = session.scalar(
+        select(func.max(later.number))
+        .join(DeliveryRow, DeliveryRow.reading_id == later.id)
+        .join(ReadingRow, ReadingRow.study_instance_uid == later.study_instance_uid)
+        .where(
+            ReadingRow.id == reading_id,
+            later.number > ReadingRow.number,
+            later.outcome == Outcome.READ.value,
+            DeliveryRow.destination == destination,
+        )
+    )
+    if number is None:
+        return
+    reason = f"reading {number} replaces it"
+    session.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.reading_id == reading_id, DeliveryRow.destination == destination, _free(now))
+        .values(status=DeliveryStatus.NOT_NEEDED.value, lease_owner=None, lease_until=None, reason=reason)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _free(now: datetime) -> ColumnElement[bool]:

@@ -1,5 +1,6 @@
 """Deliveries are leased, sent, retried, given up."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -15,8 +16,10 @@ from node.database.deliveries import (
     reschedule,
     retry_failed,
 )
+from node.database.readings import Address, store_reading
+from node.results.reading import Outcome, ResultKind
 from tests.node.database.test_readings import lease, store
-from tests.node.database.values import NOW, STUDY
+from tests.node.database.values import NOW, STUDY, a_reading, a_result
 
 LATER = NOW + timedelta(seconds=61)
 
@@ -67,3 +70,34 @@ def test_what_was_given_up_can_be_sent_again(database: Database, reading_id: int
     assert retry_failed(database, LATER, "REPORTS") == 0
     assert retry_failed(database, LATER) == 2
     assert len(lease_deliveries(database, reading_id, "PACS", "worker", LATER, 60)) == 2
+
+
+def later_reading(database: Database, outcome: Outcome = Outcome.READ) -> int:
+    """A second reading of the study, for PACS alone."""
+    lease(database)
+    result = a_result(ResultKind.STRUCTURED_REPORT, number=2)
+    reading = replace(a_reading(number=2, content="b"), outcome=outcome)
+    addresses = [Address(result.sop_instance_uid, "PACS")]
+    stored = store_reading(database, "worker", reading, [result], addresses, prediction={}, seconds={}, now=NOW)
+    assert stored is not None
+    return stored
+
+
+def test_what_waits_of_a_replaced_reading_never_arrives_after_the_later_one(
+    database: Database, reading_id: int
+) -> None:
+    report, capture = lease_deliveries(database, reading_id, "PACS", "worker", NOW, 60)
+    second = later_reading(database)
+    assert mark_sent(database, report.id, "worker", NOW)
+    assert reschedule(database, capture.id, "worker", "no connection", LATER)
+    assert lease_deliveries(database, reading_id, "PACS", "worker", LATER, 60) == []
+    assert len(lease_deliveries(database, second, "PACS", "worker", LATER, 60)) == 1
+    assert len(lease_deliveries(database, reading_id, "REPORTS", "worker", LATER, 60)) == 1  # gets no later one
+    states = {d.id: (d.status, d.reason) for d in deliveries_of(database, STUDY)}
+    assert states[report.id] == (DeliveryStatus.SENT, "")
+    assert states[capture.id] == (DeliveryStatus.NOT_NEEDED, "reading 2 replaces it")
+
+
+def test_an_exam_that_was_not_read_replaces_nothing_that_waits(database: Database, reading_id: int) -> None:
+    later_reading(database, Outcome.REFUSED)
+    assert len(lease_deliveries(database, reading_id, "PACS", "worker", NOW, 60)) == 2
