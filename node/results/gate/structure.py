@@ -27,6 +27,10 @@ ROOTS: dict[str, tuple[str, Templates, Conditions]] = {
     KEY_OBJECT_SELECTION: ("TID 2010", report_templates.TEMPLATES, report_templates.CONDITIONS),
 }
 
+MOST_PERCENT = {"121242": 1000.0}
+"""By Code Value of the concept. Distance from nipple, as a share of the breast's depth: a lesion may lie behind the
+pectoral muscle's edge, which ends the depth (findings.Place)."""
+
 
 def problems(subject: Subject) -> Iterator[str]:
     """What is wrong with the tree; nothing for an object that has none."""
@@ -90,7 +94,7 @@ def _of_number(item: Item) -> Iterator[str]:
         number = value.get("NumericValue")
         if not unit or number is None:
             yield f"{item.where}: a number without value or unit"
-        elif unit == "%" and not 0.0 <= float(number) <= 100.0:
+        elif unit == "%" and not 0.0 <= float(number) <= MOST_PERCENT.get(item.name[0], 100.0):
             yield f"{item.where}: {number} %"
 
 

@@ -9,9 +9,9 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from node.mammography.findings import BreastDensity
+from node.mammography.findings import BreastDensity, Depth, Place
 from node.mammography.views import LMLO, RCC, RMLO
-from node.results import heatmap_segmentation, labelmap, segmentation, structured_report, uids
+from node.results import gate, heatmap_segmentation, labelmap, segmentation, structured_report, uids
 from node.results.reading import DocumentReference, EncodedResult, Reading, ResultKind
 from tests.node.results import exams, report_exams, validators
 from tests.node.results.test_structured_report import named, report
@@ -44,6 +44,16 @@ def test_millimetres_only_where_the_spacing_is_known(dataset):
     assert value_of(known) == (31.3, "mm")
     assert value_of(unknown) == (44.0, "%")
     assert "share" in named(unknown, "121050")[0].TextValue
+
+
+def test_a_lesion_behind_the_muscle_s_edge_passes_the_gate(made):
+    """Its share of the depth is above 100 %."""
+    first, *others = made.findings
+    behind = replace(first, place=Place(1.058, None, Depth.POSTERIOR, None))
+    result = structured_report.encode(replace(made, findings=(behind, *others)), exams.sources())
+    (distance,) = named(groups_of(pydicom.dcmread(BytesIO(result.content)), "RCC Mass 1")[0], "121242")
+    assert value_of(distance) == (105.8, "%")
+    assert gate.own_problems(result) == []
 
 
 def test_one_view_tells_a_half_and_two_tell_the_quadrant(dataset):
