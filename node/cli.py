@@ -30,10 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.data_folder is not None:
             environment["MAMMOCLIP_DATA_FOLDER"] = str(options.data_folder)
         settings = load_settings(options.settings, environment)
-        return _run(options, settings)
+        code = _run(options, settings)
+        sys.stdout.flush()
+        return code
     except NodeError as error:
         print(f"mammoclip-node: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head`: whoever reads has seen enough; the interpreter must not flush again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:

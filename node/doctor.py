@@ -278,7 +278,8 @@ def _may_store(destination: Destination, calling_ae_title: str) -> str:
     needed = [kind for kind in kinds if kind != "LABELMAP"] + (["SEG"] if instead else [])
     refused = [kind for kind in dict.fromkeys(needed) if CLASS_OF_KIND[kind] not in accepted]
     if refused:
-        fix = f"let the PACS take these classes from {calling_ae_title}, or leave them out of the destination's objects"
+        other = "set retract = false" if refused == ["REJECT"] else "leave them out of the destination's objects"
+        fix = f"let the PACS take these classes from {calling_ae_title}, or {other}"
         raise NotWorkingError(f"takes no {', '.join(refused)}", fix)
     taken = ", ".join(kind for kind in kinds if CLASS_OF_KIND[kind] in accepted)
     return f"takes {taken}" + ("; takes no LABELMAP, SEG goes instead" if instead else "")

@@ -74,7 +74,7 @@ def as_details(state: ExamState) -> str:
 
 
 def _delivery_lines(state: ExamState) -> list[str]:
-    """What became of each object; those of a kind that say the same stand together, others with their UIDs."""
+    """What became of each object; those of a kind that say the same stand together, with UIDs what did not arrive."""
     together: dict[tuple[str, str, str], list[Delivery]] = {}
     for delivery in state.deliveries:
         said = (delivery.kind.value, delivery.destination, _delivery_words(delivery))
@@ -82,9 +82,13 @@ def _delivery_lines(state: ExamState) -> list[str]:
     lines = []
     for (kind, destination, words), same in together.items():
         count = f" x{len(same)}" if len(same) > 1 else ""
-        uids = ", ".join(delivery.sop_instance_uid for delivery in same if delivery.reason)
+        uids = ", ".join(delivery.sop_instance_uid for delivery in same if _is_held_up(delivery))
         lines.append(f"{kind + count:<8} to {destination}: {words}{f' ({uids})' if uids else ''}")
     return lines
+
+
+def _is_held_up(delivery: Delivery) -> bool:
+    return bool(delivery.reason) and delivery.status is not DeliveryStatus.NOT_NEEDED
 
 
 def _state(database: Database, exam: ExamRecord) -> ExamState:

@@ -122,6 +122,13 @@ def test_class_that_the_pacs_does_not_take_is_named(settings: Settings, reports_
     assert _failures(replace(settings, destinations=(replace(reports_only, objects=("SR",)),))) == {}
 
 
+def test_a_pacs_that_takes_no_rejection_notes_names_the_key(settings: Settings, reports_only: Destination) -> None:
+    retracting = replace(reports_only, objects=("SR",), retract=True)
+    failure = _failures(replace(settings, destinations=(retracting,)))["destination pacs: may store"]
+    assert failure.seen == "takes no REJECT"
+    assert failure.fix.endswith("or set retract = false")
+
+
 def test_what_goes_instead_of_a_label_map_is_said(settings: Settings) -> None:
     with dcmqrscp() as pacs, hl7_listener() as ris:
         destinations = (
