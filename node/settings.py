@@ -92,6 +92,10 @@ class Match:
     present: bool | None = None
 
 
+MODEL = "exam_encoder"
+"""The only model that a rule can name; inference.model_folder and inference.triton_model say where it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """First rule whose conditions all hold wins. Either a reading or a skip with its reason."""
@@ -99,7 +103,7 @@ class Rule:
     name: str
     match: tuple[Match, ...]
     skip: str | None = None
-    model: str = "exam_encoder"
+    model: str = MODEL
     thresholds: tuple[tuple[str, float], ...] = ()
     """Finding name to probability threshold, overriding the model's operating points."""
     priority: int = 5
@@ -357,6 +361,10 @@ def _check_rule(rule: Rule, where: str, destinations: set[str]) -> None:
         raise SettingsError(
             f"{where}.skip: a rule skips or reads; thresholds and destinations belong to one that reads"
         )
+    if rule.skip is not None and not rule.skip.strip():
+        raise SettingsError(f"{where}.skip: says nothing; the status list and those who are told show it as the reason")
+    if rule.model != MODEL:
+        raise SettingsError(f"{where}.model: no such model; known: {MODEL}")
     for name, threshold in rule.thresholds:
         if not 0 < threshold < 1:
             raise SettingsError(f"{where}.thresholds.{name}: must lie between 0 and 1")

@@ -56,6 +56,8 @@ def test_shipped_settings_load_and_are_complete() -> None:
             'thresholds = { mass = 0.5 }\nskip = "no"',
             "rules[0].skip: a rule skips or reads",
         ),
+        ('# destinations = ["pacs"]', 'skip = " "', "rules[0].skip: says nothing"),
+        ('# destinations = ["pacs"]', 'model = "density"', "rules[0].model: no such model; known: exam_encoder"),
     ],
 )
 def test_each_mistake_names_its_key(tmp_path: Path, old: str, new: str, named: str) -> None:
