@@ -112,9 +112,13 @@ def later_reading_words(reading: Reading, source: Dataset) -> str:
 
 
 def _described(words: str, reading: Reading, source: Dataset) -> str:
-    """Series Description (LO, at most 64 characters): which reading this is counts more than its name."""
+    """Series Description (LO, at most 64 characters): which reading this is counts more than its name.
+
+    "AI reading 2, replaces 14:05; RCC heat (research)": what says AI and mammography once more makes room.
+    """
     later = later_reading_words(reading, source)
-    return f"{later}; {words}"[:64].rstrip() if later else words
+    name = words.replace(", AI mammography", "").removeprefix("AI mammography ")
+    return f"{later}; {name}"[:64].rstrip() if later else words
 
 
 def patient_and_study(source: Dataset) -> Dataset:

@@ -17,7 +17,7 @@ from node.errors import EncodeError
 from node.mammography.views import LCC, LMLO, RCC, RMLO, STANDARD_VIEWS
 from node.results import structured_report
 from node.results.ours import is_ours
-from node.results.reading import EncodedResult, ResultKind
+from node.results.reading import EncodedResult, Predecessor, ResultKind
 from tests.node.results import exams
 from tests.node.results.exams import encode_all
 from tests.node.results.validators import entity_errors, iod_complaints, iod_errors
@@ -115,6 +115,15 @@ def test_patient_and_study_are_the_source_s(results):
             assert dataset[keyword].value == source[keyword].value
         assert str(dataset.ReferringPhysicianName) == "Weiß^Jörg"
         assert dataset.AccessionNumber == "A4711"
+
+
+def test_objects_of_a_later_reading_say_which_and_what_they_are_within_64_characters():
+    later = replace(exams.reading(number=12), predecessor=Predecessor(11, datetime(2026, 3, 14, 11, 5, tzinfo=UTC), ()))
+    said = {read(result).SeriesDescription for result in encode_all(later, exams.sources(), *WITHOUT_PICTURES)}
+    assert {words for words in said if len(words) > 64} == set()
+    names = {words.removeprefix("AI reading 12, replaces 11:05; ") for words in said}
+    assert {"CAD (research)", "report (research)", "RCC heat (research)", "results, key objects (research)"} <= names
+    assert all(name.endswith("(research)") for name in names)
 
 
 def test_series_are_ours_and_high(results):

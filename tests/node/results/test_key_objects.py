@@ -105,7 +105,7 @@ def test_a_rejection_note_has_title_reason_and_words():
     assert named(dataset, "113011")[0].ConceptCodeSequence[0].CodeValue == "111220"
     words = "AI results of 2026-03-14 11:05 are withdrawn: AI reading 2 replaces them. No image is withdrawn."
     assert named(dataset, "113012")[0].TextValue == words
-    assert dataset.SeriesDescription.startswith("AI reading 2, replaces 11:05; ")
+    assert dataset.SeriesDescription == "AI reading 2, replaces 11:05; results withdrawn (research)"
 
 
 @pytest.mark.parametrize("which", ["key objects", "rejection"])
