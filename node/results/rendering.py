@@ -135,7 +135,7 @@ class Rendering:
         if not _leaving(labels):
             return tuple(Shipment(result) for result in (*labels, *without.values()))
         with_labels = {id(result): result for result in self._set(kinds, destination)}
-        return (
+        shipments = (
             *(Shipment(result) for key, result in with_labels.items() if key in without),
             *(
                 Shipment(result, only_if_taken=LABEL_MAP_SEGMENTATION_STORAGE)
@@ -148,6 +148,8 @@ class Rendering:
                 if key not in with_labels
             ),
         )
+        # Nothing is withdrawn before what replaces it was sent.
+        return tuple(sorted(shipments, key=lambda shipment: shipment.result.kind is ResultKind.REJECTION))
 
     def _kinds(self, destination: Destination) -> frozenset[ResultKind]:
         kinds = frozenset(ResultKind(kind) for kind in destination.kinds)

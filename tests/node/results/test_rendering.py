@@ -202,6 +202,15 @@ def test_key_objects_name_no_rejection_note():
     assert note.sop_instance_uid not in named_by(key_objects)
 
 
+def test_a_rejection_note_goes_last_of_all_also_where_label_maps_may_be_refused():
+    where = exams.destination("SR", "LABELMAP", name="pacs", retract=True)
+    sent = [
+        each.result.kind.value for each in Rendering(report_exams.later(), exams.sources(), passes).shipments(where)
+    ]
+    assert {"SR", "LABELMAP", "SEG"} == set(sent[:-1])
+    assert sent[-1] == "REJECT"
+
+
 def test_an_exam_that_was_not_read_is_explained_where_the_site_wants_it():
     unread = cad_exams.not_read(Outcome.NOT_ATTEMPTED, "views missing: LMLO")
     wanting = shipped(unread, preset="archive")
