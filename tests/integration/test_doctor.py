@@ -66,6 +66,7 @@ def test_everything_works_between_real_peers(settings: Settings) -> None:
     assert (code, seen.getvalue().count("FAIL")) == (0, 0), seen.getvalue()
     for words in (
         "a real inference in",
+        "gate: own checks and dciodvfy, ",
         "free",
         "C-ECHO",
         "takes SR, SEG, HEATMAP, GSPS, SC, KOS",
