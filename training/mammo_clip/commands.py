@@ -60,26 +60,29 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     from training.mammo_clip.pretraining_data import load_data, parse_source
     from training.mammo_clip.pretraining_recipe import load_pretraining_recipe
     from training.mammo_clip.processes import joined, this_process
-    from training.mammo_clip.run_folder import check_same, facts_of, start_folder
+    from training.mammo_clip.run_folder import check_free, check_same, facts_of, start_folder
 
     recipe = load_pretraining_recipe(arguments.recipe)
     given = Given(arguments.vocabulary, arguments.image_weights, arguments.text_weights)
     vocabulary, process = vocabulary_of(recipe, given), this_process()
+    if not arguments.resume and process.leads:
+        check_free(arguments.out)
     cache = arguments.cache or arguments.out / "decoded"
     sources = [parse_source(words) for words in arguments.data]
     data = load_data(
         recipe, sources, cache, strict=arguments.strict, threads=max(1, arguments.workers), first=process.first_here
     )
-    facts = facts_of(data.facts, process.count, process.device)
+    facts = facts_of(data.facts, vocabulary, process.count, process.device)
     if arguments.resume:
         check_same(arguments.out, arguments.recipe, facts)
-    elif process.leads:
-        start_folder(arguments.out, arguments.recipe, facts, data.problems)
     if process.leads:
         _list_problems(data.problems)
     with joined(process):
         run = Run(recipe, data, arguments.out, vocabulary, facts, process, arguments.workers)
-        progress = Pretraining(run, given, resume=arguments.resume).go()
+        training = Pretraining(run, given, resume=arguments.resume)
+        if process.leads and not arguments.resume:
+            start_folder(arguments.out, arguments.recipe, facts, data.problems)
+        progress = training.go()
     if process.leads:
         print(f"{best_folder(arguments.out, progress)}: validation loss {progress.best_loss:.4f}")
 

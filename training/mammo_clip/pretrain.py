@@ -70,12 +70,13 @@ class Pretraining:
         self.curves = Curves(run.folder / CURVES)
         self.steps = steps_an_epoch(len(run.data.training), run.recipe.optimisation, run.process.count)
         last = latest_checkpoint(run.folder) if resume else None
-        model = build_model(run.recipe, len(self.tokenizer.ids))
+        dtype = PRECISIONS[_stored(run.recipe.optimisation.precision)]
+        model = build_model(run.recipe, len(self.tokenizer.ids)).to(dtype)
         if last is None:
             load_starting_weights(model, run.recipe, given or Given())
         else:
             _load_weights(model, last)
-        self.model = model.to(run.process.device, PRECISIONS[_stored(run.recipe.optimisation.precision)])
+        self.model = model.to(run.process.device)
         self.learner = self._learner()
         self.optimiser = optimiser_of(self.model, run.recipe.optimisation)
         self.saved = time.monotonic()
@@ -83,6 +84,9 @@ class Pretraining:
         torch.manual_seed(run.recipe.seed + run.process.rank)
         if last is not None:
             self._restore(last)
+        if resume and run.process.leads:
+            self.curves.rewind(self.progress)
+            print(f"goes on after epoch {self.progress.epoch}, step {self.progress.step}", flush=True)
 
     def go(self) -> Progress:
         """Train until the last epoch, or until validation gets no better. Raises NotFiniteError."""
@@ -110,9 +114,6 @@ class Pretraining:
         self.optimiser.load_state_dict(state.optimiser)
         self.learner.scaler.load_state_dict(state.scaler)
         set_random_state(state.random[self.process.rank], self.process.device)
-        if self.process.leads:
-            self.curves.rewind(self.progress)
-            print(f"goes on after epoch {self.progress.epoch}, step {self.progress.step}", flush=True)
 
     def _train_mode(self) -> None:
         self.learner.towers.train()

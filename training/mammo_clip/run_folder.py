@@ -1,6 +1,7 @@
 """The folder of one run: its recipe, what code and data it was made of, its curves, and a card of its model."""
 
 import csv
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -32,14 +33,19 @@ FREE_TO_CHANGE = "keeping"
 
 def start_folder(run: Path, recipe: Path, facts: dict[str, Any], problems: list[str]) -> None:
     """Make the folder of a new run. Raises RecipeError where there is one already."""
-    if (run / RECIPE).exists():
-        raise RecipeError(f"{run}: a run stands there already; go on with it by --resume, or take another folder")
+    check_free(run)
     run.mkdir(parents=True, exist_ok=True)
     (run / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     (run / LEFT_OUT).write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
     with (run / CURVES).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerow(COLUMNS)
     shutil.copyfile(recipe, run / RECIPE)
+
+
+def check_free(run: Path) -> None:
+    """Whether a new run can be begun there. Raises RecipeError."""
+    if (run / RECIPE).exists():
+        raise RecipeError(f"{run}: a run stands there already; go on with it by --resume, or take another folder")
 
 
 def check_same(run: Path, recipe: Path, facts: dict[str, Any]) -> None:
@@ -51,12 +57,12 @@ def check_same(run: Path, recipe: Path, facts: dict[str, Any]) -> None:
     if wrong := [key for key in differing if key != FREE_TO_CHANGE]:
         raise RecipeError(f"{recipe}: differs in {', '.join(wrong)} from the recipe that {run} was begun with")
     begun = json.loads((run / FACTS).read_text(encoding="utf-8"))
-    for key in ("data", "processes"):
+    for key in ("data", "vocabulary", "processes"):
         if begun[key] != facts[key]:
             raise RecipeError(f"{run}: was begun with other {key}: {begun[key]}, now {facts[key]}")
 
 
-def facts_of(data: dict[str, Any], processes: int, device: torch.device) -> dict[str, Any]:
+def facts_of(data: dict[str, Any], vocabulary: Path, processes: int, device: torch.device) -> dict[str, Any]:
     """Code, libraries, device and data of a run, as JSON takes them."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
@@ -66,6 +72,7 @@ def facts_of(data: dict[str, Any], processes: int, device: torch.device) -> dict
         "device": f"{device.type} {name}",
         "processes": processes,
         "data": data,
+        "vocabulary": hashlib.sha256(vocabulary.read_bytes()).hexdigest()[:16],
     }
 
 

@@ -94,6 +94,7 @@ def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, table, changes
         pretrain(monkeypatch, tmp_path, table)
     assert str(caught.value).startswith("error: ")
     assert words in str(caught.value)
+    assert not (tmp_path / "run/recipe.toml").exists()
 
 
 def test_import_shows_the_licence(monkeypatch, tmp_path, capsys):
