@@ -101,8 +101,14 @@ def mark_failed(database: Database, delivery_id: int, owner: str, reason: str) -
 
 
 def mark_not_needed(database: Database, delivery_id: int, owner: str, reason: str) -> bool:
-    """The destination gets another form instead, for good. False: the lease was lost."""
-    return _release(database, delivery_id, owner, status=DeliveryStatus.NOT_NEEDED.value, reason=reason)
+    """The destination gets another form instead, for good: what depended on that is due whatever it takes later on.
+    Without that a destination that is mended between two tries would get neither. False: the lease was lost.
+    """
+    with database.write() as session:
+        if not _released(session, delivery_id, owner, status=DeliveryStatus.NOT_NEEDED.value, reason=reason):
+            return False
+        _decide_for_the_other(session, session.get_one(DeliveryRow, delivery_id))
+        return True
 
 
 def reschedule(database: Database, delivery_id: int, owner: str, reason: str, due_at: datetime) -> bool:
@@ -164,17 +170,37 @@ def _free(now: datetime) -> ColumnElement[bool]:
 
 def _release(database: Database, delivery_id: int, owner: str, **values: object) -> bool:
     with database.write() as session:
-        result = session.execute(
-            update(DeliveryRow)
-            .where(
-                DeliveryRow.id == delivery_id,
-                DeliveryRow.status == DeliveryStatus.SENDING,
-                DeliveryRow.lease_owner == owner,
-            )
-            .values(lease_owner=None, lease_until=None, **values)
-            .execution_options(synchronize_session=False)
+        return _released(session, delivery_id, owner, **values)
+
+
+def _released(session: Session, delivery_id: int, owner: str, **values: object) -> bool:
+    result = session.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.id == delivery_id,
+            DeliveryRow.status == DeliveryStatus.SENDING,
+            DeliveryRow.lease_owner == owner,
         )
-        return cast("CursorResult[Any]", result).rowcount == 1
+        .values(lease_owner=None, lease_until=None, **values)
+        .execution_options(synchronize_session=False)
+    )
+    return cast("CursorResult[Any]", result).rowcount == 1
+
+
+def _decide_for_the_other(session: Session, row: DeliveryRow) -> None:
+    """The condition of the other form is fulfilled from now on."""
+    of_the_same = (DeliveryRow.reading_id == row.reading_id, DeliveryRow.destination == row.destination)
+    for given_up, other in (
+        (row.only_if_taken, DeliveryRow.only_if_refused),
+        (row.only_if_refused, DeliveryRow.only_if_taken),
+    ):
+        if given_up:
+            session.execute(
+                update(DeliveryRow)
+                .where(*of_the_same, other == given_up)
+                .values({other: ""})
+                .execution_options(synchronize_session=False)
+            )
 
 
 def _joined() -> Any:

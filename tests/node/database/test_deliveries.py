@@ -11,6 +11,7 @@ from node.database.deliveries import (
     deliveries_of,
     lease_deliveries,
     mark_failed,
+    mark_not_needed,
     mark_sent,
     pending_deliveries,
     reschedule,
@@ -101,3 +102,29 @@ def test_what_waits_of_a_replaced_reading_never_arrives_after_the_later_one(
 def test_an_exam_that_was_not_read_replaces_nothing_that_waits(database: Database, reading_id: int) -> None:
     later_reading(database, Outcome.REFUSED)
     assert len(lease_deliveries(database, reading_id, "PACS", "worker", NOW, 60)) == 2
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_negotiation_decides_for_good(database: Database, taken: bool) -> None:
+    lease(database)
+    labels, report, other_report = (a_result(ResultKind.STRUCTURED_REPORT, number=number) for number in (1, 2, 3))
+    addresses = [
+        Address(labels.sop_instance_uid, "PACS", only_if_taken="1.2.66.7"),
+        Address(report.sop_instance_uid, "PACS", only_if_taken="1.2.66.7"),
+        Address(other_report.sop_instance_uid, "PACS", only_if_refused="1.2.66.7"),
+    ]
+    results = [labels, report, other_report]
+    stored = store_reading(database, "worker", a_reading(), results, addresses, prediction={}, seconds={}, now=NOW)
+    assert stored is not None
+    for delivery in lease_deliveries(database, stored, "PACS", "worker", NOW, 60):
+        if bool(delivery.only_if_taken) is taken:
+            assert mark_failed(database, delivery.id, "worker", "refused")
+        else:
+            assert mark_not_needed(database, delivery.id, "worker", "another form goes")
+            assert not mark_not_needed(database, delivery.id, "worker", "twice")
+    assert retry_failed(database, NOW) == (2 if taken else 1)
+    again = lease_deliveries(database, stored, "PACS", "worker", NOW, 60)
+    assert [(delivery.only_if_taken, delivery.only_if_refused) for delivery in again] == [("", "")] * len(again)
+    assert {delivery.sop_instance_uid for delivery in again} == (
+        {labels.sop_instance_uid, report.sop_instance_uid} if taken else {other_report.sop_instance_uid}
+    )
