@@ -1,7 +1,8 @@
 """Every kind of object at real peers: Orthanc, dcmqrscp, an HL7 listener; quarantine; later readings."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,11 +11,14 @@ import httpx
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
+    Comprehensive3DSRStorage,
     DigitalMammographyXRayImageStorageForProcessing,
     GrayscaleSoftcopyPresentationStateStorage,
     KeyObjectSelectionDocumentStorage,
     SegmentationStorage,
 )
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification
 
 from node.database.deliveries import DeliveryStatus, deliveries_of, retry_failed
 from node.database.readings import readings_of
@@ -31,6 +35,12 @@ from tests.running_node import Pacs
 from tests.servers import Running, dcmqrscp, free_port, orthanc
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning")
+EVERYTHING = (
+    Comprehensive3DSRStorage,
+    KeyObjectSelectionDocumentStorage,
+    SegmentationStorage,
+    LABEL_MAP_SEGMENTATION_STORAGE,
+)
 NOWHERE = Destination("nowhere", "dicom", "127.0.0.1", 104, "PACS")
 
 
@@ -47,6 +57,25 @@ def references(dataset: Dataset) -> set[str]:
         if element.keyword == "ReferencedSOPInstanceUID":
             found.add(str(element.value))
     return found
+
+
+@contextmanager
+def storage(port: int, classes: Sequence[str], received: list[Dataset]) -> Iterator[None]:
+    """A PACS that takes these classes, and answers C-ECHO."""
+
+    def keep(event: evt.Event) -> int:
+        received.append(event.dataset)
+        return 0x0000
+
+    ae = AE(ae_title="PACS")
+    for sop_class in (Verification, *classes):
+        ae.add_supported_context(sop_class)
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
+    assert server is not None
+    try:
+        yield
+    finally:
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +150,24 @@ def test_dcmqrscp_refuses_label_maps_and_gets_binary_ones_with_a_report_of_their
     assert named <= set(here)
     assert set(binary) | {str(report.SOPInstanceUID)} <= named
     assert not [d for d in state.deliveries if d.status is DeliveryStatus.PENDING]
+
+
+def test_a_pacs_that_took_nothing_gets_the_whole_set_when_it_is_mended_and_takes_label_maps_too(desk: Desk) -> None:
+    port = free_port()
+    desk.set(replace(NOWHERE, name="archive", port=port, objects=("SR", "LABELMAP", "KOS")))
+    study = desk.receive(mammograms.exam(bright=[RCC]))
+    reading_id = desk.read(study)
+    assert reading_id is not None
+    received: list[Dataset] = []
+    for classes in ((), EVERYTHING):
+        retry_failed(desk.database, datetime.now(UTC))
+        with storage(port, classes, received):
+            desk.deliver(reading_id, "archive", datetime.now(UTC))
+    assert kinds_to(desk, study, "archive", DeliveryStatus.SENT) == ["KOS", "SEG", "SR"]
+    assert kinds_to(desk, study, "archive", DeliveryStatus.NOT_NEEDED) == ["KOS", "LABELMAP", "SR"]
+    [keys] = [dataset for dataset in received if dataset.SOPClassUID == KeyObjectSelectionDocumentStorage]
+    ours = {str(dataset.SOPInstanceUID) for dataset in received}
+    assert {uid for uid in references(keys) if uid.startswith("2.25.")} == ours - {str(keys.SOPInstanceUID)}
 
 
 def test_what_the_gate_refuses_is_kept_said_and_never_sent_while_the_rest_goes(
