@@ -61,6 +61,9 @@ COPIED = frozenset({*_PATIENT_TYPE_2, *_STUDY_TYPE_2, *_COPIED_WHERE_PRESENT})
 
 _CHECKED_VRS = frozenset({"DA", "TM", "DT", "AS", "DS", "IS"})
 
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError, OSError)
+"""What pydicom raises at an element whose bytes are not what its VR says: OSError at a sequence that ends too soon."""
+
 
 def source_of(view: ViewReading | UnreadView, sources: Mapping[View, Dataset]) -> Dataset:
     """The data set that `view` was read from. Raises EncodeError where it is not the same instance."""
@@ -142,7 +145,7 @@ def _copy_patient_and_study(dataset: Dataset, source: Dataset) -> None:
 
 
 def _readable(source: Dataset, keyword: str) -> DataElement | None:
-    """The element, None where it is absent or its date, time or number breaks its VR (PS3.5 6.2)."""
+    """The element; None where it is absent, cannot be parsed, or is a date, time or number that is none (PS3.5 6.2)."""
     if keyword not in source:
         return None
     try:
@@ -151,9 +154,15 @@ def _readable(source: Dataset, keyword: str) -> DataElement | None:
             for value in element.value if element.VM > 1 else [element.value]:
                 validate_value(element.VR, "" if value is None else str(value), RAISE)
                 _check_date(element.VR, str(value or ""))
-    except (ValueError, TypeError, OverflowError):
+    except UNREADABLE:
         return None
     return element
+
+
+def items_of(source: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none where it is absent or cannot be parsed."""
+    element = _readable(source, keyword)
+    return list(element.value or ()) if element is not None and element.VR == "SQ" else []
 
 
 def _check_date(vr: str, value: str) -> None:
@@ -256,8 +265,9 @@ def copy_lossy_history(dataset: Dataset, images: Iterable[Dataset]) -> None:
     lossy = [image for image in images if image.get("LossyImageCompression") == "01"]
     dataset.LossyImageCompression = "01" if lossy else "00"
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if lossy and keyword in lossy[0]:
-            dataset[keyword] = deepcopy(lossy[0][keyword])
+        element = _readable(lossy[0], keyword) if lossy else None
+        if element is not None:
+            dataset[keyword] = deepcopy(element)
 
 
 def to_result(

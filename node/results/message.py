@@ -12,7 +12,7 @@ from pydicom.multival import MultiValue
 from node.mammography.findings import Code
 from node.mammography.views import View
 from node.results import codes, names, uids, words
-from node.results.document import images_known, patient_and_study, written_at
+from node.results.document import images_known, items_of, patient_and_study, written_at
 from node.results.reading import EncodedResult, Outcome, Reading, ResultKind
 
 APPLICATION = "mammoclip-node"
@@ -133,7 +133,7 @@ def _order(known: Dataset, source: Dataset, at: str, status: str) -> Segment:
 
 def _procedure(source: Dataset) -> Code:
     """The first procedure code of the study, or "Mammography"."""
-    for item in source.get("ProcedureCodeSequence") or ():
+    for item in items_of(source, "ProcedureCodeSequence"):
         if item.get("CodeValue") and item.get("CodingSchemeDesignator"):
             meaning = str(item.get("CodeMeaning", ""))
             return Code(str(item.CodeValue), str(item.CodingSchemeDesignator), meaning)

@@ -27,6 +27,7 @@ from node.results import (
     uids,
     view_capture,
 )
+from node.results.document import UNREADABLE
 from node.results.labelmap import LABEL_MAP_SEGMENTATION_STORAGE
 from node.results.reading import EncodedResult, Outcome, Reading, ResultKind
 from node.results.segmentation_frames import OWN_FRAME
@@ -92,7 +93,7 @@ WITHOUT_A_READING = frozenset({ResultKind.CAD_REPORT, ResultKind.STRUCTURED_REPO
 SEGMENTATIONS = frozenset({ResultKind.SEGMENTATION, ResultKind.LABELMAP, ResultKind.HEATMAP})
 """What the report refers to."""
 
-UNWRITABLE = (EncodeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError)
+UNWRITABLE = (EncodeError, *UNREADABLE)
 """What an encoder raises at a header that nobody foresaw: that object is not made, the others are."""
 
 NEVER_WITHDRAWN = frozenset({ResultKind.REJECTION, ResultKind.MESSAGE})

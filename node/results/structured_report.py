@@ -15,7 +15,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 from node.mammography.findings import Code
 from node.mammography.views import View
 from node.results import codes, evidence, uids
-from node.results.document import images_known, new_document, to_result
+from node.results.document import images_known, items_of, new_document, to_result
 from node.results.image_library import image_library, twin_of
 from node.results.ours import MANUFACTURER
 from node.results.reading import EncodedResult, Reading, ResultKind
@@ -73,7 +73,7 @@ def _procedures(source: Dataset) -> list[Dataset]:
 
     Procedure Reported inside the tree is wider: Imaging procedure is the only code of CID 100 that fits.
     """
-    stated = source.get("ProcedureCodeSequence") or ()
+    stated = items_of(source, "ProcedureCodeSequence")
     valid = [_code_of(item) for item in stated if _is_code(item)]
     return valid or [codes.code_item(codes.MAMMOGRAPHY_PROCEDURE)]
 

@@ -82,14 +82,18 @@ def test_an_exam_without_findings_has_all_but_regions(tmp_path):
         ("PatientAge", "AS", b"45"),
         ("PatientSize", "DS", b"tall"),
         ("ImagerPixelSpacing", "DS", rb"a\b "),
+        ("ProcedureCodeSequence", "UN", b"\1\2\3\4"),
+        ("OtherPatientIDsSequence", "UN", b"\1\2\3\4"),
+        ("LossyImageCompressionRatio", "DS", b"ten "),
     ],
 )
-def test_dates_and_numbers_that_are_none_still_give_valid_objects(keyword, vr, value, tmp_path):
+def test_values_that_are_none_still_give_valid_objects(keyword, vr, value, tmp_path):
     headers = exams.sources()
     tag = pydicom.datadict.tag_for_keyword(keyword)
     for header in headers.values():
+        header.LossyImageCompression = "01"
         header[tag] = RawDataElement(pydicom.tag.Tag(tag), vr, len(value), value, 0, False, True)
-    made = encode_all(exams.reading(headers=headers), headers, "CADSR", "SR", "GSPS")
+    made = encode_all(exams.reading(headers=headers), headers, "CADSR", "SR", "GSPS", "SEG")
     assert [iod_errors(result.content, tmp_path) for result in made] == [[]] * len(made)
     assert all(not read(result).get(keyword) for result in made)
 
