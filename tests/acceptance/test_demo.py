@@ -48,7 +48,8 @@ def test_every_exam_ends_as_it_should(demo: tuple[subprocess.CompletedProcess[st
         "CBIS-DDSM film, malignant",
         "skipped, views missing: LMLO",
         "skipped, no mammogram",
-        "CADSR 1", "SCVIEW 4",
+        "CADSR 1",
+        "SCVIEW 4",
     ):
         assert words in done.stdout
 
