@@ -1,5 +1,6 @@
 """dciodvfy of dicom3tools, where it is installed: conditions, enumerated values, functional groups."""
 
+import logging
 import re
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from node.results.document import COPIED
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 20.0
 _PATH = re.compile(r"^Error - <(?P<path>[^>]*)> - ")
@@ -21,7 +24,11 @@ def found() -> str | None:
 
 
 def problems(content: bytes, program: str | None = None) -> Iterator[str]:
-    """What dciodvfy calls an error, nothing where it is not installed; one that fails or hangs is a problem too."""
+    """What dciodvfy calls an error, nothing where it is not installed.
+
+    A crash counts against the object. A program that cannot be run, gives up without a word or does not end in time
+    (the machine may be busy) says nothing of the object: that is logged, and our own checks alone decide.
+    """
     command = program or found()
     if command is None:
         return
@@ -38,14 +45,16 @@ def problems(content: bytes, program: str | None = None) -> Iterator[str]:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            yield f"dciodvfy did not end within {TIMEOUT_SECONDS:g} s"
+            logger.error("dciodvfy did not end within %g s; an object goes without its word", TIMEOUT_SECONDS)
             return
         except OSError as error:
-            yield f"dciodvfy could not be run: {type(error).__name__}"
+            logger.error("dciodvfy cannot be run (%s); objects go without its word", type(error).__name__)
             return
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error")]
-    if done.returncode < 0 or (done.returncode != 0 and not lines):
+    if done.returncode < 0:
         yield f"dciodvfy ended with status {done.returncode}"
+    elif done.returncode != 0 and not lines:
+        logger.error("dciodvfy ended with status %d and no error; objects go without its word", done.returncode)
     yield from (f"dciodvfy: {_words(line)}" for line in lines if not _is_of_the_source(line))
 
 

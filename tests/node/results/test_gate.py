@@ -101,21 +101,30 @@ def _script(folder: Path, text: str) -> str:
     ("text", "said"),
     [
         ("kill -SEGV $$", ["dciodvfy ended with status -11"]),
-        ("exit 3", ["dciodvfy ended with status 3"]),
         ("echo 'Warning - something' >&2", []),
         ("echo 'Error - </PatientName(0010,0010)[1]> - bad = <Doe>' >&2; exit 1", []),
         ("echo 'Error - </Modality(0008,0060)> - bad = <MR>' >&2; exit 1", ["dciodvfy: </Modality(0008,0060)> - bad "]),
     ],
 )
-def test_a_program_that_fails_is_a_problem_and_no_exception(tmp_path: Path, text: str, said: list[str]) -> None:
+def test_a_program_that_crashes_or_complains_is_a_problem_and_no_exception(
+    tmp_path: Path, text: str, said: list[str]
+) -> None:
     assert list(program.problems(b"", _script(tmp_path, text))) == said
 
 
-def test_a_program_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_hangs_is_ended_and_says_nothing_of_the_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(program, "TIMEOUT_SECONDS", 0.3)
-    assert list(program.problems(b"", _script(tmp_path, "exec sleep 60"))) == ["dciodvfy did not end within 0.3 s"]
+    assert list(program.problems(b"", _script(tmp_path, "exec sleep 60"))) == []
+    assert "did not end within 0.3 s" in caplog.text
 
 
-def test_a_program_that_cannot_be_run_is_a_problem(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["exit 3", None])
+def test_a_program_that_does_not_work_is_logged_and_stops_no_object(
+    tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "dciodvfy").write_text("no program")
-    assert list(program.problems(b"", str(tmp_path / "dciodvfy"))) == ["dciodvfy could not be run: PermissionError"]
+    command = str(tmp_path / "dciodvfy") if text is None else _script(tmp_path, text)
+    assert list(program.problems(b"", command)) == []
+    assert "without its word" in caplog.text
