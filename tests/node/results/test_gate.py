@@ -106,9 +106,7 @@ def _script(folder: Path, text: str) -> str:
         ("echo 'Error - </Modality(0008,0060)> - bad = <MR>' >&2; exit 1", ["dciodvfy: </Modality(0008,0060)> - bad "]),
     ],
 )
-def test_a_program_that_crashes_or_complains_is_a_problem_and_no_exception(
-    tmp_path: Path, text: str, said: list[str]
-) -> None:
+def test_a_program_that_crashes_or_complains_is_a_problem(tmp_path: Path, text: str, said: list[str]) -> None:
     assert list(program.problems(b"", _script(tmp_path, text))) == said
 
 
