@@ -53,8 +53,10 @@ def _film_exam(
     folder = run.folder / key
     folder.mkdir(parents=True)
     files, lesions = [], []
+    began = min(pydicom.dcmread(source, stop_before_pixels=True).StudyTime for source in published.values())
     for number, source in enumerate(published.values(), start=1):
         dataset = _as_one_exam(pydicom.dcmread(source), run, key, number)
+        dataset.StudyTime = began
         dataset.save_as(folder / source.name)
         files.append(folder / source.name)
         for view, box, label in LESIONS[source.stem]:
