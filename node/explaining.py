@@ -13,12 +13,12 @@ from pydicom import Dataset
 
 from node.database.exams import ExamRecord
 from node.database.explanations import end_explanation, lease_explanation
-from node.database.readings import store_explanation, stored_identity
+from node.database.readings import store_explanation
 from node.errors import NodeError
 from node.exam import Exam, ExamStatus
 from node.inference.model import Model
 from node.intake import exam_of
-from node.keeping import NOTHING, destinations_of, keep
+from node.keeping import destinations_of, keep
 from node.loading import read_headers, unread_view
 from node.mammography.views import View
 from node.pipeline import NOT_READY_SECONDS, Bench, NotReadyError, begun, loaded
@@ -48,9 +48,7 @@ def explain(bench: Bench, leased: ExamRecord, model_of: Callable[[], Model]) -> 
         return None
     reading = _unread(begun(bench, exam, taken, loaded(model_of)), leased, exam, sources)
     seconds: dict[str, float] = {}
-    kept = NOTHING
-    if stored_identity(bench.database, reading) is None:
-        kept = keep(bench.settings.data_folder, reading, sources, destinations, seconds)
+    kept = keep(bench.database, bench.settings.data_folder, reading, sources, destinations, seconds)
     reading_id = store_explanation(
         bench.database,
         bench.owner,

@@ -13,7 +13,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from node.database import Database
-from node.database.readings import Address, StoredResult, predecessor_of
+from node.database.readings import Address, StoredResult, predecessor_of, stored_identity
 from node.mammography.views import View
 from node.result_files import keep_quarantined, keep_result
 from node.results.reading import DocumentReference, EncodedResult, Predecessor, Reading
@@ -34,9 +34,6 @@ class Kept:
     addresses: tuple[Address, ...]
 
 
-NOTHING = Kept((), ())
-
-
 def destinations_of(taken: Route | Skip, settings: Settings) -> tuple[Destination, ...]:
     """Where the results of an exam go; why it was skipped by a rule concerns all."""
     named = taken.destinations if isinstance(taken, Route) else ()
@@ -44,13 +41,18 @@ def destinations_of(taken: Route | Skip, settings: Settings) -> tuple[Destinatio
 
 
 def keep(
+    database: Database,
     data_folder: Path,
     reading: Reading,
     sources: Mapping[View, Dataset],
     destinations: Sequence[Destination],
     seconds: dict[str, float],
 ) -> Kept:
-    """Make what the destinations get, and write it down durably. Raises OutOfResourcesError."""
+    """Make what the destinations get, and write it down durably; nothing where the very same reading stands already
+    with its own. Raises OutOfResourcesError.
+    """
+    if stored_identity(database, reading) is not None:
+        return Kept((), ())
     # Here and not above: the tables of highdicom take 22 MB, and only a worker that reads has a use for them.
     from node.results.gate import problem_of
     from node.results.rendering import Rendering

@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 
 from node.database import Database
 from node.database.exams import ExamRecord, end_reading, lease_exam
-from node.database.readings import next_reading_number, store_reading, stored_identity
+from node.database.readings import next_reading_number, store_reading
 from node.errors import MAX_ATTEMPTS, ModelError, NodeError, SettingsError, UnreadableError, retry_after
 from node.exam import Exam, ExamStatus, selection_of
 from node.inference.model import Model
 from node.instance import Instance
 from node.intake import exam_of, settle
 from node.interpretation import Interpretation, interpret
-from node.keeping import NOTHING, destinations_of, keep, predecessor, timed
+from node.keeping import destinations_of, keep, predecessor, timed
 from node.loading import Images, LoadedView, prepare_images, read_images
 from node.mammography.contract import ModelContract
 from node.mammography.findings import BreastAssessment
@@ -266,9 +266,7 @@ def _stored(bench: Bench, reading: Reading, images: Images, taken: Route, second
     destinations = destinations_of(taken, bench.settings)
     if reading.outcome is not Outcome.READ and not any(destination.wants_unread for destination in destinations):
         raise UnreadableError(f"{reading.outcome}: {reading.reason}")
-    kept = NOTHING
-    if stored_identity(bench.database, reading) is None:
-        kept = keep(bench.settings.data_folder, reading, images.sources, destinations, seconds)
+    kept = keep(bench.database, bench.settings.data_folder, reading, images.sources, destinations, seconds)
     return store_reading(
         bench.database,
         bench.owner,

@@ -25,9 +25,9 @@ def store(database: Database, *results: StoredResult) -> None:
     assert store_reading(database, "worker", a_reading(), results, [], prediction={}, seconds={}, now=NOW)
 
 
-def test_an_object_for_two_destinations_is_kept_once_and_addressed_twice(tmp_path: Path) -> None:
+def test_an_object_for_two_destinations_is_kept_once_and_addressed_twice(database: Database, tmp_path: Path) -> None:
     seconds: dict[str, float] = {}
-    kept = keep(tmp_path, exams.reading(), exams.sources(), (HERE, THERE), seconds)
+    kept = keep(database, tmp_path, exams.reading(), exams.sources(), (HERE, THERE), seconds)
     assert sorted(result.kind.value for result in kept.results) == ["SC", "SR"]
     assert sorted(
         (address.destination, uid_kind(kept.results, address.sop_instance_uid)) for address in kept.addresses

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from io import BytesIO
 
+import pydicom
 from pydicom import Dataset
 
 from node.destinations import CadProfile
@@ -22,9 +24,11 @@ from node.results.reading import (
     ViewReading,
 )
 from tests.node.results import exams
+from tests.node.results.sr_tree import Node, tree
 
 FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
 DEFAULT = CadProfile()
+REQUIRED, OPTIONAL, NOT_SHOWN = "111150", "111151", "111152"
 BLANK = QualityFinding(QualityReason.CONSTANT_IMAGE, "every pixel has the value 0", refused=True)
 FAINT = QualityFinding(QualityReason.UNDER_EXPOSED, "Deviation Index is -4", refused=False)
 
@@ -171,3 +175,11 @@ VARIANTS: dict[str, Variant] = {
 """Everything within the template."""
 
 OUTSIDE_THE_TEMPLATE = Variant(exams.reading, CadProfile(exam_value="number"))
+
+
+def root(reading: Reading, profile: CadProfile = DEFAULT, headers: dict | None = None) -> Node:
+    return tree(cad_report.encode(reading, headers or exams.sources(), profile).content)
+
+
+def dataset(reading: Reading, profile: CadProfile = DEFAULT) -> Dataset:
+    return pydicom.dcmread(BytesIO(cad_report.encode(reading, exams.sources(), profile).content))

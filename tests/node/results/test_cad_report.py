@@ -6,7 +6,6 @@ from io import BytesIO
 import numpy as np
 import pydicom
 import pytest
-from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -18,21 +17,20 @@ from node.results import cad_report, content_items, names, uids
 from node.results.codes import OUTLINE
 from node.results.reading import Outcome, Reading, ResultKind
 from tests.node.results import cad_exams, exams
-from tests.node.results.cad_exams import VARIANTS, finding, not_read
+from tests.node.results.cad_exams import (
+    DEFAULT,
+    NOT_SHOWN,
+    OPTIONAL,
+    REQUIRED,
+    VARIANTS,
+    finding,
+    not_read,
+    root,
+)
 from tests.node.results.sr_tree import Node, tree
 from tests.node.results.validators import entity_errors, iod_complaints, iod_errors
 
-DEFAULT = CadProfile()
-REQUIRED, OPTIONAL, NOT_SHOWN = "111150", "111151", "111152"
 ALL_BUT_MASSES = CadProfile(required_at=(("mass", 0.95),))
-
-
-def root(reading: Reading, profile: CadProfile = DEFAULT, headers: dict | None = None) -> Node:
-    return tree(cad_report.encode(reading, headers or exams.sources(), profile).content)
-
-
-def dataset(reading: Reading, profile: CadProfile = DEFAULT) -> Dataset:
-    return pydicom.dcmread(BytesIO(cad_report.encode(reading, exams.sources(), profile).content))
 
 
 @pytest.fixture(scope="module")

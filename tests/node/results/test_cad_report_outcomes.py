@@ -1,33 +1,31 @@
 """What a Mammography CAD SR says was tried: what succeeded, what failed, what nobody looked at; and its images."""
 
 from dataclasses import replace
-from io import BytesIO
 
 import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 
-from node.destinations import CadProfile
 from node.mammography.findings import FINDING_KINDS, BreastDensity, Correspondence
 from node.mammography.views import LCC, LMLO, RCC, RMLO, STANDARD_VIEWS
 from node.results import cad_report
 from node.results.reading import Outcome, Reading
 from tests.node.results import cad_exams, exams
-from tests.node.results.cad_exams import BLANK, FAINT, VARIANTS, not_read, unread
+from tests.node.results.cad_exams import (
+    BLANK,
+    DEFAULT,
+    FAINT,
+    OPTIONAL,
+    REQUIRED,
+    VARIANTS,
+    dataset,
+    not_read,
+    root,
+    unread,
+)
 from tests.node.results.sr_tree import Node, tree
 from tests.node.results.validators import iod_errors
-
-DEFAULT = CadProfile()
-REQUIRED, OPTIONAL, NOT_SHOWN = "111150", "111151", "111152"
-
-
-def root(reading: Reading, profile: CadProfile = DEFAULT, headers: dict | None = None) -> Node:
-    return tree(cad_report.encode(reading, headers or exams.sources(), profile).content)
-
-
-def dataset(reading: Reading, profile: CadProfile = DEFAULT) -> Dataset:
-    return pydicom.dcmread(BytesIO(cad_report.encode(reading, exams.sources(), profile).content))
 
 
 @pytest.fixture(scope="module")
