@@ -158,8 +158,9 @@ def _drop_connect(y: Tensor, drop: float) -> Tensor:
 class EfficientNet(nn.Module):
     """The image encoder without its classifier.
 
-    `padding`: "registered" (see `registered_padding`; sizes are multiples of 4), "centred", or "static", that of the
-    released weights.
+    `padding`: "registered" (see `registered_padding`; sizes are multiples of 4), "centred", "static", that of the
+    released weights, or "constant", that of the released detectors: each layer padded as if its input had the nominal
+    size.
     `with_head` False leaves out the last 1 x 1 convolution.
     """
 
@@ -192,30 +193,39 @@ class EfficientNet(nn.Module):
 
     def stage_maps(self, x: Tensor) -> list[Tensor]:
         """Output of each of the seven stages: strides 2, 4, 8, 16, 16, 32, 32."""
+        return self.block_maps(x, self.stage_ends)
+
+    def block_maps(self, x: Tensor, wanted: tuple[int, ...]) -> list[Tensor]:
+        """Outputs of the blocks of these numbers, counted from 0, in ascending order."""
         y, maps = self.act(normalised(self._conv_stem, self._bn0, x)), []
         for index, block in enumerate(self._blocks):
             y = block(y, 0.2 * index / len(self._blocks))
-            if index in self.stage_ends:
+            if index in wanted:
                 maps.append(y)
         return maps
 
+    def head_map(self, y: Tensor) -> Tensor:
+        """The last block's output through the last convolution: (B, head, H / 32, W / 32)."""
+        return self.act(normalised(self._conv_head, self._bn1, y)) if self.with_head else y
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, head, H / 32, W / 32), the last feature map."""
-        y = self.stage_maps(x)[-1]
-        return self.act(normalised(self._conv_head, self._bn1, y)) if self.with_head else y
+        return self.head_map(self.stage_maps(x)[-1])
 
 
 class _Sizes:
     """Follows the nominal size and the stride through the network to give each convolution's padding."""
 
     def __init__(self, size: int, mode: str) -> None:
-        self.size, self.stride, self.mode = size, 1, mode
+        self.size, self.stride, self.mode, self.nominal_px = size, 1, mode, size
 
     def padding(self, kernel: int, stride: int) -> Padding:
         size, self.size = self.size, -(-self.size // stride)
         before, self.stride = self.stride, self.stride * stride
         if self.mode == "static":
             return static_padding(size, kernel, stride)
+        if self.mode == "constant":
+            return static_padding(self.nominal_px, kernel, stride)
         return registered_padding(kernel, stride, before) if self.mode == "registered" else centred_padding(kernel)
 
 
