@@ -2,7 +2,7 @@
 
 The published sentence lists are finite expansions of attribute x subtype x position x depth x side (repository of
 arXiv 2405.12255, `prompts.json`). Here the rules stand themselves, in words of their own: sentences are drawn from them
-or enumerated, and `parse` reads one back. No sentence is both positive and negative.
+or enumerated, and `node.mammography.phrases.parse` reads one back. No sentence is both positive and negative.
 """
 
 import random
@@ -12,31 +12,31 @@ from dataclasses import dataclass
 from itertools import product
 
 from node.mammography.findings import Depth, Place, Sector
+from node.mammography.phrases import DEPTHS, POSITIONS, Location, Statement, parse
 from node.mammography.views import Laterality
 
-# fmt: off
-POSITIONS = (
-    "", "upper", "lower", "inner", "outer", "upper outer", "upper inner", "lower outer", "lower inner", "subareolar",
-)
-# fmt: on
-DEPTHS = ("", "anterior", "mid", "posterior")
-SIDES: dict[Laterality, str] = {Laterality.RIGHT: "right", Laterality.LEFT: "left"}
-_SIDE_OF = {word: side for side, word in SIDES.items()}
+__all__ = [
+    "ATTRIBUTES",
+    "DEPTHS",
+    "NEGATIONS",
+    "NO_FINDING",
+    "POSITIONS",
+    "Attribute",
+    "Location",
+    "Statement",
+    "benign",
+    "location_of",
+    "locations",
+    "mirrored",
+    "negative",
+    "negatives",
+    "parse",
+    "positive",
+    "positives",
+    "report",
+]
+
 _DEPTH_WORDS = {Depth.ANTERIOR: "anterior", Depth.MIDDLE: "mid", Depth.POSTERIOR: "posterior"}
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where: `position` of POSITIONS, `depth` of DEPTHS, "" where it is not said; `side` None where it is not said."""
-
-    position: str = ""
-    depth: str = ""
-    side: Laterality | None = None
-
-    def words(self, part: str = "breast") -> str:
-        """ "upper outer right breast at mid depth"."""
-        place = " ".join(word for word in (self.position, SIDES[self.side] if self.side else "", part) if word)
-        return f"{place} at {self.depth} depth" if self.depth else place
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,65 +190,6 @@ def location_of(place: Place | None, side: Laterality | None) -> Location:
         return Location(side=side)
     sector = "" if place.sector in (None, Sector.CENTRAL) else str(place.sector)
     return Location(sector, _DEPTH_WORDS[place.depth], side)
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """What a phrase says: the finding's words without place and negation, where, and whether it is said not to be."""
-
-    finding: str
-    location: Location
-    negated: bool
-    view: str = ""
-    """ "CC", "MLO", or ""."""
-
-
-_NEGATION = re.compile(r"\b(no|not|without|never|absence of|negative for|free of)\b")
-_EMPTY_WORDS = re.compile(
-    r"\b(there (is|are)|(is|are) not seen|(is|are) seen|evidence of|absence of|negative for|free of|no|not|without|"
-    r"in|on|at|of|the|an|a|view|views|depth|breast|breasts|quadrant|is|are|any)\b"
-)
-_POSITION = re.compile(r"\b(upper|lower|superior|inferior)?[\s-]*\b(outer|inner|lateral|medial)?\b")
-_SAME = {"superior": "upper", "inferior": "lower", "lateral": "outer", "medial": "inner"}
-_RETRO = re.compile(r"\b(sub|retro|peri)-?areolar\b")
-
-
-def parse(phrase: str) -> Statement:
-    """Read a phrase such as "no spiculated mass in the upper outer left breast". Raises ValueError without a finding.
-
-    Side, view, position and depth become the location, for a mask; what is left names the finding, for the text tower.
-    """
-    words = re.sub(r"[^a-z0-9 -]", " ", phrase.lower())
-    side, words = _take(words, r"\b(right|left)\b")
-    view, words = _take(words, r"\b(cc|mlo|craniocaudal|mediolateral oblique)\b")
-    depth, words = _take(words, r"\b(anterior|mid|middle|posterior)\b(?= (third|depth|breast)|$)")
-    position, words = _position(words)
-    negated = _NEGATION.search(words) is not None
-    finding = " ".join(_EMPTY_WORDS.sub(" ", words).replace("third", " ").split())
-    if not finding:
-        raise ValueError(f"{phrase!r} names no finding")
-    where = Location(position, {"middle": "mid"}.get(depth, depth), _SIDE_OF.get(side))
-    views = {"craniocaudal": "CC", "mediolateral oblique": "MLO"}
-    return Statement(finding, where, negated, views.get(view, view.upper()))
-
-
-def _take(words: str, pattern: str) -> tuple[str, str]:
-    """The first match and the words without it; "" where there is none."""
-    found = re.search(pattern, words)
-    if found is None:
-        return "", words
-    return found.group(1), f"{words[: found.start()]} {words[found.end() :]}"
-
-
-def _position(words: str) -> tuple[str, str]:
-    retro = _RETRO.search(words)
-    if retro is not None:
-        return "subareolar", f"{words[: retro.start()]} {words[retro.end() :]}"
-    for found in _POSITION.finditer(words):
-        parts = [_SAME.get(part, part) for part in found.groups() if part]
-        if parts:
-            return " ".join(parts), f"{words[: found.start()]} {words[found.end() :]}"
-    return "", words
 
 
 def mirrored(sentence: str) -> str:
