@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ from PIL import Image, UnidentifiedImageError
 from pydicom.errors import InvalidDicomError
 
 from node.errors import NodeError
-from node.mammography.pixels import prepare, preset
+from node.mammography.pixels import PreparedView, prepare, prepare_display, preset
 from node.mammography.resize import resize_as_opencv
 from node.mammography.views import Laterality
-from training.cache import load_exam
+from training.cache import CachedExam, load_exam
+from training.data import cut
 
 Plane = NDArray[np.uint8]
 DICOM_ENDINGS = ("", ".dcm", ".dicom", ".ima")
@@ -70,7 +72,64 @@ class PhantomView:
         return plane
 
 
-Picture = ImageFile | PhantomView
+@dataclass(frozen=True, slots=True)
+class WholeImage:
+    """A whole mammogram, DICOM or 8-bit picture, that a named preset of `node.mammography.pixels` prepares.
+
+    `laterality` None: not known; the chest wall is then found in the pixels alone.
+    """
+
+    path: Path
+    laterality: Laterality | None
+    preset: str
+
+    def key(self) -> str:
+        """Changes when the file does."""
+        status = self.path.stat()
+        side = self.laterality.value if self.laterality else ""
+        return f"{self.path}|{status.st_size}|{status.st_mtime_ns}|{side}|{self.preset}"
+
+    def read(self) -> Plane:
+        """Grey (rows, cols) of the preset. Raises OSError, ValueError or NodeError where the file is no such image."""
+        plane: Plane = np.round(self.prepared().pixels * 255.0).astype(np.uint8)
+        return plane
+
+    def prepared(self) -> PreparedView:
+        """The model input and where it lies in the file's pixels."""
+        side = self.laterality or Laterality.LEFT
+        if self.path.suffix.lower() in DICOM_ENDINGS:
+            return prepare(pydicom.dcmread(self.path), side, preset(self.preset))
+        with Image.open(self.path) as picture:
+            display = np.asarray(picture.convert("L"), np.float32) / np.float32(255.0)
+        return prepare_display(display, side, preset(self.preset))
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomTile:
+    """A square of one view of a cached phantom exam, `size` pixels a side around (x, y); 0 outside the view."""
+
+    path: Path
+    view: int
+    x: int
+    y: int
+    size: int
+
+    def key(self) -> str:
+        """The file's name carries the generator's version and the seed."""
+        return f"{self.path.name}|{self.view}|{self.x}|{self.y}|{self.size}"
+
+    def read(self) -> Plane:
+        """Grey (size, size), moved inside the view where it can be."""
+        return cut(_latest_exam(self.path).images[self.view], self.x, self.y, self.size)
+
+
+@lru_cache(2)
+def _latest_exam(path: Path) -> CachedExam:
+    """Tiles of one exam are read one after the other."""
+    return load_exam(path)
+
+
+Picture = ImageFile | PhantomView | WholeImage | PhantomTile
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -34,7 +34,8 @@ Box = tuple[float, float, float, float]
 class ImageRow:
     """One image. `labels` by name, in [0, 1]; what a table does not tell is absent, never 0.
 
-    `split` is the table's own word, `fold` its number; "" and None where it has none.
+    `split` is the table's own word, `fold` its number; "" and None where it has none. `vendor` is the machine as the
+    table names it.
     """
 
     image: Path
@@ -46,6 +47,7 @@ class ImageRow:
     density: str | None = None
     split: str = ""
     fold: int | None = None
+    vendor: str = ""
 
     def label(self, name: str) -> float | None:
         """The label of that name, None where the table does not tell it."""
@@ -180,6 +182,7 @@ def read_rsna(path: Path, images: Path, *, strict: bool = False) -> Table[ImageR
             labels=(("cancer", float(flag(record, "cancer"))),),
             density=density or None,
             fold=whole(record, "fold"),
+            vendor=record.get("machine_id", ""),
         )
 
     return read_table(path, _RSNA, row, strict=strict, key=lambda row: row.image)
@@ -267,6 +270,8 @@ def read_embed(path: Path, images: Path, *, strict: bool = False) -> Table[Image
     def row(record: Record) -> ImageRow:
         if text(record, "FinalImageType") not in ("2D", "cview"):
             raise ValueError(f"FinalImageType is {record['FinalImageType']!r}, not 2D or cview")
+        if record.get("spot_mag", "") in ("1", "1.0"):
+            raise ValueError("spot_mag is 1: a spot or magnification view")
         return ImageRow(
             image=existing(images / text(record, "anon_dicom_path")),
             patient=text(record, "empi_anon"),
@@ -274,6 +279,7 @@ def read_embed(path: Path, images: Path, *, strict: bool = False) -> Table[Image
             position=position(record, "ViewPosition"),
             labels=(),
             split=text(record, "acc_anon"),
+            vendor=record.get("Manufacturer", ""),
         )
 
     return read_table(path, _EMBED, row, strict=strict, key=lambda row: row.image)
@@ -297,8 +303,9 @@ def _mias_row(entry: dict[str, object], folder: Path) -> ImageRow:
     image = existing(folder / Path(str(entry["file"])).name)
     box = entry.get("box")
     boxes = ((name, _box(box)),) if name and isinstance(box, list) else ()
-    labels = tuple((kind, float(kind == name)) for kind in dict.fromkeys(_MIAS.values()) if kind)
-    return ImageRow(image, image.stem, None, ViewPosition.MLO, labels, boxes)
+    found = tuple((kind, float(kind == name)) for kind in dict.fromkeys(_MIAS.values()) if kind)
+    labels = (*found, ("malignant", float(entry.get("severity") == "M")))
+    return ImageRow(image, f"pair {entry['pair']}", None, ViewPosition.MLO, labels, boxes)
 
 
 def _box(values: list[object]) -> Box:
