@@ -17,6 +17,7 @@ from node.mammography.wordpiece import WordPiece, load_wordpiece
 from training.efficientnet import VARIANTS, load_imagenet_lite0
 from training.mammo_clip.importing import RECORD, WEIGHTS
 from training.mammo_clip.model import EfficientNetEncoder, MammoClip, TextConfig
+from training.mammo_clip.pyramid import PyramidEncoder
 from training.mammo_clip.pretraining_recipe import ImageTower, PretrainingRecipe, RecipeError, build
 from training.mammo_clip.released import CheckpointError, load_file, split_state
 from training.mammo_clip.vocabulary import VOCABULARY
@@ -31,6 +32,7 @@ class Given:
     vocabulary: Path | None = None
     image_weights: Path | None = None
     text_weights: Path | None = None
+    start: Path | None = None
 
 
 def vocabulary_of(recipe: PretrainingRecipe, given: Given) -> Path:
@@ -54,7 +56,7 @@ def build_model(recipe: PretrainingRecipe, pieces: int) -> MammoClip:
     config = TextConfig(pieces, text.hidden, text.layers, text.heads, text.intermediate, text.positions)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = MammoClip(_image_encoder(recipe.image), config, recipe.embed_dim)
+        model = MammoClip(build_image_encoder(recipe.image), config, recipe.embed_dim)
     # Nothing reads BERT's pooler, so it gets no gradient: left out of the optimiser it stays as it is.
     for name, parameter in model.text_encoder.text_encoder.named_parameters():
         parameter.requires_grad_(not name.startswith("pooler."))
@@ -64,12 +66,15 @@ def build_model(recipe: PretrainingRecipe, pieces: int) -> MammoClip:
     return model
 
 
-def _image_encoder(image: ImageTower) -> nn.Module:
+def build_image_encoder(image: ImageTower) -> nn.Module:
+    """The image encoder that a recipe names, weights random. Raises RecipeError where there is none of that name."""
     if image.encoder in VARIANTS:
         return EfficientNetEncoder(image.encoder, channels=image.channels, padding=image.padding, dropout=image.dropout)
+    if image.encoder == "pyramid":
+        return PyramidEncoder(dropout=image.dropout)
     module, colon, function = image.encoder.partition(":")
     if not colon:
-        known = ", ".join(VARIANTS)
+        known = ", ".join([*VARIANTS, "pyramid"])
         raise RecipeError(f"image: encoder is {image.encoder!r}; there are {known}, and module:function of your own")
     try:
         encoder: nn.Module = getattr(importlib.import_module(module), function)()
@@ -80,10 +85,17 @@ def _image_encoder(image: ImageTower) -> nn.Module:
 
 def load_starting_weights(model: MammoClip, recipe: PretrainingRecipe, given: Given) -> None:
     """Weights from which training starts. Raises RecipeError for what is not there, CheckpointError for a misfit."""
+    if recipe.image.weights == "run":
+        start, _, _ = load_own(_given(given.start, "start"))
+        model.load_state_dict(start.state_dict())
+        return
     if recipe.image.weights == "imagenet":
-        if recipe.image.encoder != "lite0":
+        if isinstance(model.image_encoder, PyramidEncoder):
+            model.image_encoder.load_imagenet()
+        elif recipe.image.encoder == "lite0":
+            load_imagenet_lite0(model.image_encoder)  # type: ignore[arg-type]
+        else:
             raise RecipeError('image: weights "imagenet" come with lite0 alone; take "given" and --image-weights')
-        load_imagenet_lite0(model.image_encoder)  # type: ignore[arg-type]
     elif recipe.image.weights == "given":
         _load(model.image_encoder, _given(given.image_weights, "image-weights"), str)
     if recipe.text.weights == "given":
