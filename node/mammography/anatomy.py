@@ -109,19 +109,50 @@ def place(
     """
     if landmarks is None:
         return None
+    lies = breast_coordinates(np.array([centre]), view, landmarks, orientation, spacing_mm)
+    share = max(0.0, float(lies.share[0]))
+    return Place(
+        nipple_distance=share,
+        nipple_distance_mm=None if spacing_mm is None else share * lies.depth,
+        depth=Depth.ANTERIOR if share < 1 / 3 else Depth.MIDDLE if share < 2 / 3 else Depth.POSTERIOR,
+        sector=None if lies.aside is None else _sector(float(lies.aside[0]), view),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BreastCoordinates:
+    """Where points lie in the breast of one view, lengths as shares of its `depth` (mm, or stored pixels).
+
+    `share` (N,) runs along the posterior nipple line, 0 at the nipple, 1 at its end, less than 0 in front. `aside`
+    (N,) is the distance from that line, above 0 on the outer side in a CC and on the upper side in an MLO; None where
+    the orientation cannot be trusted: not given, or with the chest wall on another edge than it was found.
+    `from_nipple` (N,) is the straight distance.
+    """
+
+    share: Vector
+    aside: Vector | None
+    from_nipple: Vector
+    depth: float
+
+
+def breast_coordinates(
+    points: Vector,
+    view: View,
+    landmarks: Landmarks,
+    orientation: Sequence[str] = (),
+    spacing_mm: tuple[float, float] | None = None,
+) -> BreastCoordinates:
+    """Points (N, 2) of (x, y) in stored pixels; the rest as in `place`."""
     unit = _unit(spacing_mm)
     nipple = np.array(landmarks.nipple)
     line = (np.array(landmarks.posterior) - nipple) * unit
-    offset = (np.array(centre) - nipple) * unit
+    offset = (points - nipple) * unit
     depth = float(np.hypot(*line))
-    along = max(0.0, float(offset @ line) / depth)
-    share = along / depth
-    return Place(
-        nipple_distance=share,
-        nipple_distance_mm=None if spacing_mm is None else along,
-        depth=Depth.ANTERIOR if share < 1 / 3 else Depth.MIDDLE if share < 2 / 3 else Depth.POSTERIOR,
-        sector=_sector(offset - (offset @ line) / depth**2 * line, depth, view, line, orientation),
-    )
+    share = offset @ line / depth**2
+    beside = offset - share[:, None] * line
+    towards = _towards(view, line, orientation)
+    aside = None if towards is None else np.copysign(np.hypot(*beside.T), beside @ towards) / depth
+    return BreastCoordinates(share, aside, np.hypot(*offset.T) / depth, depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +262,16 @@ _TOWARDS = {
 _OPPOSITE = {"A": "P", "P": "A", "R": "L", "L": "R", "H": "F", "F": "H"}
 
 
-def _sector(aside: Vector, depth: float, view: View, line: Vector, orientation: Sequence[str]) -> Sector | None:
-    """The sector of a finding that lies `aside` of the nipple line; None where the orientation cannot be trusted.
+def _sector(aside: float, view: View) -> Sector:
+    """The sector of a point that lies `aside` of the nipple line, as a share of the breast's depth."""
+    _, sector, other = _TOWARDS[view.laterality, view.position]
+    if abs(aside) <= CENTRAL_SHARE:
+        return Sector.CENTRAL
+    return sector if aside > 0.0 else other
+
+
+def _towards(view: View, line: Vector, orientation: Sequence[str]) -> Vector | None:
+    """The image axis along which the view's first sector of _TOWARDS lies; None where it cannot be trusted.
 
     It is not where it says that the chest wall is on another edge than it was found.
     """
@@ -240,13 +279,18 @@ def _sector(aside: Vector, depth: float, view: View, line: Vector, orientation: 
     posterior = _direction("P", orientation)
     if named is None or posterior is None or float(posterior @ line) <= 0.0 or posterior[0] == 0.0:
         return None
-    letter, sector, other = named
-    towards = _direction(letter, orientation)
-    if towards is None or towards[1] == 0.0:
-        return None
-    if math.hypot(*aside) <= CENTRAL_SHARE * depth:
-        return Sector.CENTRAL
-    return sector if float(aside @ towards) > 0.0 else other
+    towards = _direction(named[0], orientation)
+    return None if towards is None or towards[1] == 0.0 else towards
+
+
+def hung_orientation(view: View, chest_wall: Laterality) -> tuple[str, ...]:
+    """Patient Orientation of an image that is hung as usual, chest wall on the edge given (LEFT = left edge): the head
+    up in an MLO, the outer side up in a CC. () for other views.
+    """
+    down = {ViewPosition.MLO: "F", ViewPosition.CC: _OPPOSITE[view.laterality.value]}.get(view.position)
+    if down is None:
+        return ()
+    return ("A" if chest_wall is Laterality.LEFT else "P", down)
 
 
 def _direction(letter: str, orientation: Sequence[str]) -> Vector | None:
