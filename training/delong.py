@@ -1,6 +1,6 @@
 """AUC with DeLong's variance (DeLong, DeLong and Clarke-Pearson 1988), by ranks (Sun and Xu 2014).
 
-Only where each patient has one row; elsewhere the bootstrap of `training.statistics`.
+Only where each patient has one row; elsewhere the bootstrap of `training.figures.intervals`.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
-from training.statistics import BoolArray, FloatArray
+from training.figures.resampling import BoolArray, FloatArray
 
 
 @dataclass(frozen=True, slots=True)

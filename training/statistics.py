@@ -2,18 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-FloatArray = npt.NDArray[np.floating[Any]]
-BoolArray = npt.NDArray[np.bool_]
-
-DRAWS = 2000
-"""Bootstrap draws behind an interval."""
+from training.figures import resampling
+from training.figures.resampling import DRAWS, BoolArray, FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +58,16 @@ def bootstrap(
 
 def auc_estimate(logits: FloatArray, positive: BoolArray, patients: npt.NDArray[np.int64]) -> Estimate:
     """AUC with its interval."""
-    low, high = bootstrap(lambda rows: auc(logits[rows], positive[rows]), patients)
-    return Estimate(auc(logits, positive), low, high, positive.size, int(positive.sum()))
+    value, low, high = resampling.limits(resampling.auc(logits, positive), patients)
+    return Estimate(value, low, high, positive.size, int(positive.sum()))
 
 
 def share_estimate(hits: BoolArray, patients: npt.NDArray[np.int64]) -> Estimate:
     """Share of rows that are hits, with its interval."""
     if hits.size == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
-    low, high = bootstrap(lambda rows: float(hits[rows].mean()), patients)
-    return Estimate(float(hits.mean()), low, high, hits.size, int(hits.sum()))
+    value, low, high = resampling.limits(resampling.share(hits), patients)
+    return Estimate(value, low, high, hits.size, int(hits.sum()))
 
 
 def fit_platt(logits: FloatArray, positive: BoolArray) -> tuple[float, float]:

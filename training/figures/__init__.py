@@ -1,0 +1,1 @@
+"""Figures with their intervals, and the report they stand in: unit, number, positives and method beside each."""
