@@ -29,30 +29,64 @@ class Mapper(Protocol):
         ...
 
 
+STATISTICS = LARGEST + 2
+"""What the default mapper sees of a channel: its largest values, mean and standard deviation."""
+
+
+def channel_statistics(feature_map: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, C, STATISTICS) float32. Fewer than 32 cells are filled up with the smallest."""
+    cells = feature_map.float().flatten(2)
+    count = min(LARGEST, cells.shape[2])
+    largest = torch.topk(cells, count, dim=2).values
+    if count < LARGEST:
+        largest = torch.cat([largest, largest[..., -1:].expand(-1, -1, LARGEST - count)], dim=2)
+    mean = cells.mean(2, keepdim=True)
+    deviation = (cells - mean).square().mean(2, keepdim=True).sqrt()
+    return torch.cat([largest, mean, deviation], dim=2)
+
+
 class SharedMapper(nn.Module):
-    """One mapper for all phrases and sizes: what a channel's strongest cells are like, and which channel it is."""
+    """One mapper for all phrases and sizes: what a channel's strongest cells are like, and which channel it is.
+
+    `centre` and `spread` (C, STATISTICS) bring the statistics of each channel to one scale; they are not learnt but
+    measured on the training images.
+    """
+
+    centre: Tensor
+    spread: Tensor
 
     def __init__(self, channels: int, embed_dim: int, hidden: int = 256) -> None:
         super().__init__()
+        self.channels, self.embed_dim, self.hidden = channels, embed_dim, hidden
         self.channel_embedding = nn.Parameter(torch.randn(channels, CHANNEL_EMBEDDING) * 0.1)
         self.layers = nn.Sequential(
-            nn.Linear(LARGEST + 2 + CHANNEL_EMBEDDING, hidden), nn.ReLU(), nn.Linear(hidden, embed_dim)
+            nn.Linear(STATISTICS + CHANNEL_EMBEDDING, hidden), nn.ReLU(), nn.Linear(hidden, embed_dim)
         )
+        self.register_buffer("centre", torch.zeros(channels, STATISTICS))
+        self.register_buffer("spread", torch.ones(channels, STATISTICS))
 
     def forward(self, feature_map: Tensor, phrases: Tensor) -> Tensor:
-        """(B, C, h, w), (K, D) -> (B, C, K). Fewer than 32 cells are filled up with the smallest."""
+        """(B, C, h, w), (K, D) -> (B, C, K)."""
         return self.channel_vectors(feature_map) @ phrases.float().T
 
     def channel_vectors(self, feature_map: Tensor) -> Tensor:
         """(B, C, h, w) -> unit vectors (B, C, D) in the text space."""
-        cells = feature_map.float().flatten(2)
-        count = min(LARGEST, cells.shape[2])
-        largest = torch.topk(cells, count, dim=2).values
-        if count < LARGEST:
-            largest = torch.cat([largest, largest[..., -1:].expand(-1, -1, LARGEST - count)], dim=2)
-        spread = torch.stack([cells.mean(2), cells.std(2, correction=0)], dim=2)
-        channel = self.channel_embedding.expand(len(cells), -1, -1)
-        return functional.normalize(self.layers(torch.cat([largest, spread, channel], dim=2)), dim=-1)
+        return self.vectors(channel_statistics(feature_map))
+
+    def vectors(self, statistics: Tensor) -> Tensor:
+        """(B, C, STATISTICS) -> unit vectors (B, C, D) in the text space."""
+        scaled = (statistics - self.centre) / self.spread
+        channel = self.channel_embedding.expand(len(statistics), -1, -1)
+        return functional.normalize(self.layers(torch.cat([scaled, channel], dim=2)), dim=-1)
+
+    def measure(self, statistics: Tensor) -> None:
+        """Take `centre` and `spread` from the statistics (N, C, STATISTICS) of training images."""
+        self.centre.copy_(statistics.float().mean(0))
+        self.spread.copy_(statistics.float().std(0, correction=0).clamp_min(SMALLEST_SPREAD))
+
+
+SMALLEST_SPREAD = 1e-3
+"""A channel that says nothing stays finite."""
 
 
 class PaperMapper(nn.Module):
@@ -95,11 +129,14 @@ class FactorLoss:
     ones_for_positives: bool = False
 
 
-def factor_loss(cosines: Tensor, present: Tensor, settings: FactorLoss | None = None) -> Tensor:
+def factor_loss(
+    cosines: Tensor, present: Tensor, settings: FactorLoss | None = None, absent: Tensor | None = None
+) -> Tensor:
     """Image i with phrase k against the images without it: -log(e^s_ik / (e^s_ik + sum of e^s_jk over j without k)).
 
-    `cosines` (B, C, K); s is their maximum over the channels over the temperature; `present` bool (B, K). The mean over
-    positive pairs, by log-sum-exp in float32; 0 where the batch has none.
+    `cosines` (B, C, K); s is their maximum over the channels over the temperature; `present` bool (B, K). `absent`
+    bool (B, K): the images that count as without, all that are not `present` if not given. The mean over positive
+    pairs, by log-sum-exp in float32; 0 where the batch has none.
     """
     settings = settings or FactorLoss()
     scores = cosines.float().amax(dim=1) / settings.temperature
@@ -108,8 +145,35 @@ def factor_loss(cosines: Tensor, present: Tensor, settings: FactorLoss | None = 
         return scores.sum() * 0.0
     positives = scores[rows, columns]
     others = scores.masked_fill(present, 0.0 if settings.ones_for_positives else float("-inf"))
+    if absent is not None:
+        others = others.masked_fill(~(absent | present), float("-inf"))
     negatives = torch.logsumexp(others, dim=0)[columns]
     return (torch.logaddexp(positives, negatives) - positives).mean()
+
+
+@dataclass(frozen=True, slots=True)
+class HeatSettings:
+    """How cosines of channels become their weights in a heatmap.
+
+    `temperature` above 0: softmax of cosine over temperature among the channels, a soft form of the maximum that the
+    loss takes; 0: the cosines themselves, none below 0, as published. `strongest` channels alone count, 0: all.
+    """
+
+    strongest: int = 0
+    temperature: float = TEMPERATURE_CODE
+
+
+def heat_weights(cosines: Tensor, settings: HeatSettings) -> Tensor:
+    """Cosines (..., C, K) to the weights of channels, same shape, in float32."""
+    values = cosines.float()
+    if settings.temperature > 0.0:
+        values = functional.softmax(values / settings.temperature, dim=-2)
+    return channel_weights(values, settings.strongest or None)
+
+
+def phrase_heat(feature_map: Tensor, cosines: Tensor, settings: HeatSettings) -> Tensor:
+    """The heat of phrases: (B, C, h, w), cosines (B, C, K) -> (B, K, h, w) >= 0, float32. The one form everywhere."""
+    return heatmaps(feature_map, heat_weights(cosines, settings))
 
 
 def channel_weights(cosines: Tensor, strongest: int | None = None) -> Tensor:
