@@ -61,6 +61,16 @@ class CachedExam:
         return np.array([[self.mask(view, kind).any() for kind in range(count)] for view in range(4)])
 
 
+@dataclass(frozen=True, slots=True)
+class ExamTruth:
+    """What is known of a cached exam, without its images."""
+
+    seed: int
+    boxes: tuple[TruthBox, ...]
+    malignant_breasts: tuple[bool, bool]
+    density: int
+
+
 def exam_path(folder: Path, seed: int) -> Path:
     """File of one exam; the generator's version is part of the name."""
     return folder / f"phantom-{GENERATOR_VERSION}-{seed:07d}.npz"
@@ -144,9 +154,20 @@ def load_exam(path: Path) -> CachedExam:
     with np.load(path) as file:
         images: npt.NDArray[np.uint8] = file["images"]
         flags = np.frombuffer(zlib.decompress(file["flags"].tobytes()), np.uint8).reshape(images.shape)
-        table, (seed, right, left, density) = file["boxes"], file["exam"].tolist()
+        truth = _truth(file["boxes"], file["exam"])
+    return CachedExam(truth.seed, images, flags, truth.boxes, truth.malignant_breasts, truth.density)
+
+
+def load_truth(path: Path) -> ExamTruth:
+    """The truth of an exam written by `save_exam`; its images are not read."""
+    with np.load(path) as file:
+        return _truth(file["boxes"], file["exam"])
+
+
+def _truth(table: npt.NDArray[np.int32], exam: npt.NDArray[np.int32]) -> ExamTruth:
     boxes = tuple(TruthBox(row[0], row[1], bool(row[2]), *row[3:]) for row in table.tolist())
-    return CachedExam(seed, images, flags, boxes, (bool(right), bool(left)), density)
+    seed, right, left, density = exam.tolist()
+    return ExamTruth(seed, boxes, (bool(right), bool(left)), density)
 
 
 def render_seeds(folder: Path, first: int, count: int) -> int:
