@@ -50,10 +50,22 @@ def none() -> Augmentation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """The image (C, H, W) and whether left and right changed places."""
+    """The image (C, H, W) and whether left and right, and upper and lower, changed places.
+
+    `grid` (1, H, W, 2): where the flipped image was read for each pixel, x and y in [-1, 1]; None: where it lies.
+    """
 
     image: Tensor
     flipped: bool
+    flipped_rows: bool = False
+    grid: Tensor | None = None
+
+    def sources(self) -> Tensor:
+        """Where each pixel of the view comes from, (H, W, 2): x and y in pixels of the image as it was."""
+        rows, columns = self.image.shape[1:]
+        grid = _grid(None, rows, columns) if self.grid is None else self.grid
+        turned = torch.tensor([-1.0 if self.flipped else 1.0, -1.0 if self.flipped_rows else 1.0])
+        return (grid[0] * turned + 1.0) * torch.tensor([columns / 2.0, rows / 2.0])
 
 
 def augment(image: Tensor, settings: Augmentation, generator: torch.Generator) -> Drawn:
@@ -66,12 +78,12 @@ def augment(image: Tensor, settings: Augmentation, generator: torch.Generator) -
     affine = _matrix(settings, numbers) if chances[2] < settings.probability else None
     elastic = settings.elastic_alpha > 0 and chances[3] < settings.probability
     if affine is None and not elastic:
-        return Drawn(made, flip_x)
+        return Drawn(made, flip_x, flip_y)
     grid = _grid(affine, made.shape[1], made.shape[2])
     if elastic:
         grid = grid + _displacement(settings, made.shape[1], made.shape[2], generator)
     sampled = functional.grid_sample(made[None].float(), grid, align_corners=False)[0]
-    return Drawn(sampled.to(image.dtype), flip_x)
+    return Drawn(sampled.to(image.dtype), flip_x, flip_y, grid)
 
 
 def _matrix(settings: Augmentation, numbers: list[float]) -> Tensor:
