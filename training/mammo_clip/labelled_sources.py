@@ -1,7 +1,7 @@
 """Each set's rows as labelled images: VinDr-Mammo, RSNA 2022, EMBED, CBIS-DDSM crops, mini-MIAS, phantoms."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,7 @@
 """What a figure counts: rows of the table, images, breasts or exams. The same values give other figures in each.
 
-A breast's value is the mean over its images (RSNA's protocol), an exam's the largest of its breasts'. A unit is positive
-if one of its images is; it is left out where none is and one is not known.
+A breast's value is the mean over its images (RSNA's protocol), an exam's the largest of its breasts'. A unit is
+positive if one of its images is; it is left out where none is and one is not known.
 """
 
 from collections import defaultdict
