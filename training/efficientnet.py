@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training import depthwise
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -87,7 +89,7 @@ class PaddedConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H', W')."""
         padded = input if self.uneven is None else functional.pad(input, self.uneven)
-        return super().forward(padded)
+        return self._convolved(padded, self.weight, None)
 
     def folded(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         """This convolution with `norm` in its weights, for which the running statistics count."""
@@ -96,8 +98,16 @@ class PaddedConv2d(nn.Conv2d):
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         bias = norm.bias - norm.running_mean * scale
         padded = x if self.uneven is None else functional.pad(x, self.uneven)
-        weight = self.weight * scale[:, None, None, None]
-        return functional.conv2d(padded, weight, bias, self.stride, self.padding, groups=self.groups)
+        return self._convolved(padded, self.weight * scale[:, None, None, None], bias)
+
+    def _convolved(self, padded: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        stride, padding = int(self.stride[0]), int(self.padding[0])
+        if self.groups > 1 and depthwise.gains(padded, weight, stride):
+            if torch.is_autocast_enabled("cpu"):
+                half = torch.get_autocast_dtype("cpu")
+                padded, weight, bias = padded.to(half), weight.to(half), None if bias is None else bias.to(half)
+            return depthwise.depthwise(padded, weight, bias, stride, padding)
+        return functional.conv2d(padded, weight, bias, self.stride, padding, groups=self.groups)
 
 
 def normalised(conv: PaddedConv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
