@@ -13,7 +13,9 @@ NodeError
 ├── ModelError
 │   ├── ContractError                 the model's contract does not match what the node needs
 │   ├── InferenceError                the model answered with an error for this input
+│   ├── NotOfferedError               there is no model for what was asked: no exam_query, no text_encoder
 │   └── InferenceUnavailableError     retryable: server away, deadline passed
+│       └── NotServedError            the server answers and has no model of that name
 ├── EncodeError                       a result could not be rendered as a valid object
 └── DeliveryError
     ├── DestinationRefusedError       the destination answered with a failure that a retry cannot mend
@@ -93,6 +95,14 @@ class InferenceUnavailableError(ModelError):
     """The model server is away or too slow; a later try may work."""
 
     retryable: ClassVar[bool] = True
+
+
+class NotServedError(InferenceUnavailableError):
+    """The model server answers and has no model of that name; it may be given one."""
+
+
+class NotOfferedError(ModelError):
+    """There is no model for what was asked, and none is needed for anything else."""
 
 
 class EncodeError(NodeError):

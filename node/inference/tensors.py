@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.errors import ContractError, InferenceError
-from node.mammography.contract import ModelContract, Prediction
+from node.mammography.contract import ModelContract, Prediction, QueryContract
 from node.mammography.views import BREASTS, STANDARD_VIEWS
 
 ABSENT_LOGIT = -30.0
@@ -56,7 +56,7 @@ def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def wire_inputs(
-    views: NDArray[np.float32], present: NDArray[np.bool_], contract: ModelContract
+    views: NDArray[np.float32], present: NDArray[np.bool_], contract: ModelContract | QueryContract
 ) -> dict[str, NDArray[Any]]:
     """One exam as a batch of one, in the contract's element type, absent views set to 0.
 
@@ -82,17 +82,17 @@ def prediction_of(outputs: Outputs, contract: ModelContract, present: NDArray[np
     Absent views have logits of -30, heatmaps and embeddings of 0; embeddings have unit length; no heat is negative.
     Raises InferenceError naming the output that is missing, not finite, of another shape or beyond rounding.
     """
-    arrays = _batch_of_one(outputs, contract)
+    arrays = batch_of_one(outputs, signature_of(contract)[1])
     breast_present = np.array([_breast_present(present, index) for index in range(len(BREASTS))])
     everything = np.ones((), dtype=np.bool_)
     return Prediction(
         exam_logit=float(arrays["exam_logit"]),
-        exam_embedding=_unit("exam_embedding", arrays["exam_embedding"], everything),
+        exam_embedding=unit("exam_embedding", arrays["exam_embedding"], everything),
         breast_logits=_logits("breast_logits", arrays, breast_present),
         finding_logits=_logits("finding_logits", arrays, present),
-        heatmaps=_heat(arrays["heatmaps"], present) if "heatmaps" in arrays else None,
+        heatmaps=heat("heatmaps", arrays["heatmaps"], present) if "heatmaps" in arrays else None,
         view_embeddings=(
-            _unit("view_embeddings", arrays["view_embeddings"], present) if "view_embeddings" in arrays else None
+            unit("view_embeddings", arrays["view_embeddings"], present) if "view_embeddings" in arrays else None
         ),
         density_logits=arrays.get("density_logits"),
     )
@@ -102,9 +102,10 @@ def _breast_present(present: NDArray[np.bool_], breast: int) -> bool:
     return any(present[i] for i, view in enumerate(STANDARD_VIEWS) if view.laterality is BREASTS[breast])
 
 
-def _batch_of_one(outputs: Outputs, contract: ModelContract) -> dict[str, NDArray[np.float32]]:
+def batch_of_one(outputs: Outputs, wanted_outputs: Signature) -> dict[str, NDArray[np.float32]]:
+    """Outputs of a batch of one without the batch axis. Raises InferenceError: missing, another shape, not finite."""
     arrays = {}
-    for name, (_, shape) in signature_of(contract)[1].items():
+    for name, (_, shape) in wanted_outputs.items():
         if name not in outputs:
             raise InferenceError(f"output {name} is missing")
         value = np.asarray(outputs[name], dtype=np.float32)
@@ -120,24 +121,26 @@ def _batch_of_one(outputs: Outputs, contract: ModelContract) -> dict[str, NDArra
 def _logits(name: str, arrays: Outputs, present: NDArray[np.bool_]) -> NDArray[np.float32] | None:
     if name not in arrays:
         return None
-    return _absent_as(name, arrays[name], present, ABSENT_LOGIT)
+    return absent_as(name, arrays[name], present, ABSENT_LOGIT)
 
 
-def _heat(value: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+def heat(name: str, value: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Heat (4, ...) that is 0 in absent views and nowhere below 0. Raises InferenceError."""
     if value.min() < -HEAT_TOLERANCE:
-        raise InferenceError(f"output heatmaps has negative heat, {value.min():g}")
-    return _absent_as("heatmaps", np.maximum(value, np.float32(0)), present, 0.0)
+        raise InferenceError(f"output {name} has negative heat, {value.min():g}")
+    return absent_as(name, np.maximum(value, np.float32(0)), present, 0.0)
 
 
-def _unit(name: str, value: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+def unit(name: str, value: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Vectors of exactly unit length, 0 where not `present`. Raises InferenceError where they were not near it."""
     length = np.linalg.norm(value, axis=-1, keepdims=True)
     if (np.abs(length[..., 0] - 1) > UNIT_TOLERANCE)[present].any():
         raise InferenceError(f"output {name} has no unit length")
-    unit: NDArray[np.float32] = _absent_as(name, value, present, 0.0) / np.maximum(length, np.float32(1e-6))
-    return unit
+    scaled: NDArray[np.float32] = absent_as(name, value, present, 0.0) / np.maximum(length, np.float32(1e-6))
+    return scaled
 
 
-def _absent_as(name: str, value: NDArray[Any], present: NDArray[np.bool_], absent: float) -> NDArray[np.float32]:
+def absent_as(name: str, value: NDArray[Any], present: NDArray[np.bool_], absent: float) -> NDArray[np.float32]:
     """`value` with exactly `absent` where not `present`; the model must have said so within rounding."""
     outside = value[~present]
     if outside.size and np.abs(outside - absent).max() > 0.05:

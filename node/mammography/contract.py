@@ -61,6 +61,68 @@ class ModelContract:
     """Precision and backend of this file, for example "fp16-stored onnx"."""
 
 
+@dataclass(frozen=True, slots=True)
+class QueryContract:
+    """The contract of `exam_query`, which looks for phrases that it is given as embeddings.
+
+    Tensors: `views` and `present` as exam_encoder's, `query_embeddings` float32 (B, Q, D) of unit length; out
+    `query_heatmaps` (B, 4, Q, h, w) >= 0 and `query_logits` (B, 4, Q). Fields as in ModelContract.
+    """
+
+    contract_version: int
+    name: str
+    version: str
+    preset: str
+    views: tuple[str, ...]
+    outputs: tuple[str, ...]
+    input_shape: tuple[int, int]
+    wire_type: str
+    embed_dim: int
+    heatmap_shape: tuple[int, int]
+    heatmap_stride: tuple[float, float]
+    heatmap_offset: tuple[float, float]
+    calibration: Calibration
+    """Of `query_logits`: one line for all phrases, so that the phrase is shown in the view; never that of a patient."""
+    operating_point: OperatingPoint
+    """One for all phrases."""
+    calibrated_on_patients: bool
+    weights_hash: str
+    text_space: str
+    """Equal in exam_encoder, exam_query and text_encoder that were made together."""
+    variant: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextContract:
+    """The contract of `text_encoder`: `token_ids`, `mask` int64 (B, T) to unit vectors `text_embeddings` (B, D)."""
+
+    contract_version: int
+    name: str
+    version: str
+    outputs: tuple[str, ...]
+    embed_dim: int
+    max_tokens: int
+    """T: a phrase is padded to so many tokens, or cut."""
+    lower_case: bool
+    vocabulary: str
+    """Name of the vocabulary's file in the model's folder."""
+    vocabulary_hash: str
+    """SHA-256 of that file."""
+    weights_hash: str
+    text_space: str
+    variant: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryAnswer:
+    """What exam_query says of Q phrases in one exam; view axis RCC, LCC, RMLO, LMLO."""
+
+    logits: NDArray[np.float32]
+    """(4, Q); -30 where the view is absent."""
+    heatmaps: NDArray[np.float32]
+    """(4, Q, h, w), >= 0; 0 where the view is absent."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """Raw model output for one exam; view axis RCC, LCC, RMLO, LMLO; K findings of the contract. None: not given."""

@@ -66,15 +66,23 @@ class WordPiece:
 def load_wordpiece(path: Path, *, lower_case: bool) -> WordPiece:
     """The tokenizer of a vocabulary file. Raises SettingsError where a special piece is missing or one stands twice."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return wordpiece_of(path.read_bytes(), str(path), lower_case=lower_case)
+    except OSError as error:
         raise SettingsError(f"{path}: cannot be read as a vocabulary: {error}") from error
+
+
+def wordpiece_of(vocabulary: bytes, name: str, *, lower_case: bool) -> WordPiece:
+    """As `load_wordpiece`, of a file's bytes; `name` is what an error calls it."""
+    try:
+        lines = vocabulary.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{name}: cannot be read as a vocabulary: {error}") from error
     ids = {line: number for number, line in enumerate(lines)}
     for special in (PAD, UNKNOWN, START, END):
         if special not in ids:
-            raise SettingsError(f"{path}: no vocabulary: {special} is missing")
+            raise SettingsError(f"{name}: no vocabulary: {special} is missing")
     if len(ids) != len(lines):
-        raise SettingsError(f"{path}: no vocabulary: a piece stands in it twice")
+        raise SettingsError(f"{name}: no vocabulary: a piece stands in it twice")
     return WordPiece(ids, lower_case)
 
 

@@ -18,7 +18,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from node.inference.openvino_model import OpenVinoModel, onnx_file
+from node.inference.openvino_graph import onnx_file
+from node.inference.openvino_model import OpenVinoModel
 from node.inference.tensors import wire_inputs
 from node.mammography.contract import ModelContract
 from node.mammography.pixels import prepare_display, preset

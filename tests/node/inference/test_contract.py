@@ -9,7 +9,8 @@ import pytest
 
 from node.errors import ContractError
 from node.inference.contract import contract_from_json, contract_to_json
-from node.inference.openvino_model import onnx_file, read_graph
+from node.inference.openvino_graph import onnx_file
+from node.inference.openvino_model import read_graph
 from node.mammography.findings import FindingKind
 from tests.models import make_tiny_model
 

@@ -12,7 +12,8 @@ import pytest
 
 from node.errors import ContractError, InferenceError, SettingsError
 from node.inference.load import load_model
-from node.inference.openvino_model import OpenVinoModel, choose_precision, onnx_file
+from node.inference.openvino_graph import choose_precision, onnx_file
+from node.inference.openvino_model import OpenVinoModel
 from node.settings import InferenceSettings
 from tests.models import make_tiny_model
 

@@ -8,7 +8,8 @@ import openvino
 import pytest
 from onnx import numpy_helper
 
-from node.inference.openvino_model import OpenVinoModel, onnx_file, read_graph
+from node.inference.openvino_graph import onnx_file
+from node.inference.openvino_model import OpenVinoModel, read_graph
 from node.inference.triton_config import triton_config
 from node.mammography.contract import ModelContract
 from node.settings import InferenceSettings
