@@ -76,7 +76,7 @@ class SharedMapper(nn.Module):
     def vectors(self, statistics: Tensor) -> Tensor:
         """(B, C, STATISTICS) -> unit vectors (B, C, D) in the text space."""
         scaled = (statistics - self.centre) / self.spread
-        channel = self.channel_embedding.expand(len(statistics), -1, -1)
+        channel = self.channel_embedding.expand(statistics.shape[0], -1, -1)
         return functional.normalize(self.layers(torch.cat([scaled, channel], dim=2)), dim=-1)
 
     def measure(self, statistics: Tensor) -> None:
