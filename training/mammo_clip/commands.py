@@ -21,7 +21,8 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         "--data",
         nargs="+",
         required=True,
-        help="image-text=TABLE.csv,IMAGES, vindr=TABLE.csv,IMAGES, phantoms=CACHE: one or more",
+        help="image-text=TABLE.csv,IMAGES, vindr=TABLE.csv,IMAGES, phantoms=CACHE, tiles=CACHE, cbis-crops=FOLDER, "
+        "cesm-texts=TABLE.csv: one or more",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
@@ -31,12 +32,14 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocabulary", type=Path, help='vocab.txt, where the recipe says "given"')
     parser.add_argument("--image-weights", type=Path, help='state dict of the image encoder, where "given"')
     parser.add_argument("--text-weights", type=Path, help='state dict of BERT, where "given"')
+    parser.add_argument("--start", type=Path, help='best-epoch folder of an earlier run, where "run"')
     parser.set_defaults(run=lambda arguments: _explained(_pretrain, arguments))
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="a released checkpoint, classifier, detector or FActOR file")
-    parser.add_argument("--out", type=Path, required=True, help="folder for model.safetensors and model.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for model.safetensors, model.json and card.md")
+    parser.add_argument("--vocabulary", type=Path, help="vocab.txt of its text tower (Bio_ClinicalBERT), for sentences")
     parser.set_defaults(run=lambda arguments: _explained(_import, arguments))
 
 
@@ -63,7 +66,7 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     from training.mammo_clip.run_folder import check_free, check_same, facts_of, start_folder
 
     recipe = load_pretraining_recipe(arguments.recipe)
-    given = Given(arguments.vocabulary, arguments.image_weights, arguments.text_weights)
+    given = Given(arguments.vocabulary, arguments.image_weights, arguments.text_weights, arguments.start)
     vocabulary, process = vocabulary_of(recipe, given), this_process()
     if not arguments.resume and process.leads:
         check_free(arguments.out)
@@ -97,6 +100,6 @@ def _list_problems(problems: list[str], most: int = 20) -> None:
 def _import(arguments: argparse.Namespace) -> None:
     from training.mammo_clip.importing import RECORD, WEIGHTS, import_checkpoint
 
-    released = import_checkpoint(arguments.file, arguments.out)
+    released = import_checkpoint(arguments.file, arguments.out, arguments.vocabulary)
     print(f"licence: {released.record['licence']}")
     print(f"{released.kind}, {released.variant}: {arguments.out / WEIGHTS}, {arguments.out / RECORD}")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from training.mammo_clip.factor import PaperMapper
 from training.mammo_clip.importing import RECORD, WEIGHTS, import_checkpoint, load_pretrained
 from training.mammo_clip.model import EfficientNetEncoder, published
 from training.mammo_clip.released import CheckpointError, read_released
@@ -73,7 +74,8 @@ def test_classifier_and_factor_files_are_told_apart(tmp_path):
     classifier, factor = tmp_path / "upmc_best_aucroc_ver084.pth", tmp_path / "best.pkl"
     figures = {"predictions": np.arange(4.0), "epoch": 8, "auroc": np.float64(0.8), "f1": 0.4}
     torch.save({"model": trunk | head, **figures}, classifier)
-    torch.save(trunk | {"pool.0.0.weight": torch.ones(2, 2), "pool.0.0.bias": torch.ones(2)}, factor)
+    pool = {f"pool.{key}": value for key, value in PaperMapper(6, 8, 2).pool.state_dict().items()}
+    torch.save(trunk | pool, factor)
     assert import_checkpoint(classifier, tmp_path / "c").kind == "classifier"
     assert import_checkpoint(factor, tmp_path / "f").kind == "factor"
     assert "predictions" not in json.loads((tmp_path / "c" / RECORD).read_text())
