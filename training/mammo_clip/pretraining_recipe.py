@@ -188,6 +188,8 @@ def _value(hint: Any, value: object, where: str) -> Any:
         return _number(value, where) or None
     if hint == tuple[str, ...]:
         return tuple(_of_type(str, word, where) for word in _of_type(list, value, where))
+    if hint == tuple[float, ...]:
+        return tuple(_number(one, where) for one in _of_type(list, value, where))
     if isinstance(value, list) and len(value) == 2:
         return tuple(_number(part, where) for part in value)
     raise RecipeError(f"{where} is {value!r}, not a range of two numbers")
