@@ -29,7 +29,8 @@ from training.data import cut
 Plane = NDArray[np.uint8]
 DICOM_ENDINGS = ("", ".dcm", ".dicom", ".ima")
 _WAIT_SECONDS = 0.5
-_BAD = (OSError, UnidentifiedImageError, InvalidDicomError, NodeError, ValueError, KeyError, AttributeError)
+UNREADABLE = (OSError, UnidentifiedImageError, InvalidDicomError, NodeError, ValueError, KeyError, AttributeError)
+"""What reading a picture raises where the file holds none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +168,8 @@ def _decode_into(path: Path, pictures: Sequence[Picture], shape: tuple[int, int,
 
     def one(number: int) -> str:
         try:
-            planes[number] = _of_size(pictures[number].read(), shape[1:])
-        except _BAD as error:
+            planes[number] = of_size(pictures[number].read(), shape[1:])
+        except UNREADABLE as error:
             return f"{pictures[number].path}: cannot be read as an image: {type(error).__name__}: {error}"
         return ""
 
@@ -184,7 +185,8 @@ def _decode_into(path: Path, pictures: Sequence[Picture], shape: tuple[int, int,
     return problems
 
 
-def _of_size(plane: Plane, size: tuple[int, int]) -> Plane:
+def of_size(plane: Plane, size: tuple[int, int]) -> Plane:
+    """The plane at `size` (H, W), by area means where it shrinks."""
     return plane if plane.shape == size else resize_as_opencv(plane, *size)
 
 
