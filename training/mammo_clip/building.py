@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file as load_safetensors
@@ -18,7 +18,7 @@ from training.efficientnet import VARIANTS, load_imagenet_lite0
 from training.mammo_clip.importing import RECORD, WEIGHTS
 from training.mammo_clip.model import EfficientNetEncoder, MammoClip, TextConfig
 from training.mammo_clip.pyramid import PyramidEncoder
-from training.mammo_clip.pretraining_recipe import ImageTower, PretrainingRecipe, RecipeError, build
+from training.mammo_clip.pretraining_recipe import PretrainingRecipe, RecipeError, build
 from training.mammo_clip.released import CheckpointError, load_file, split_state
 from training.mammo_clip.vocabulary import VOCABULARY
 
@@ -66,7 +66,31 @@ def build_model(recipe: PretrainingRecipe, pieces: int) -> MammoClip:
     return model
 
 
-def build_image_encoder(image: ImageTower) -> nn.Module:
+class Architecture(Protocol):
+    """What of a recipe's image tower its modules are made of."""
+
+    @property
+    def encoder(self) -> str:
+        """See `ImageTower`."""
+        ...
+
+    @property
+    def padding(self) -> str:
+        """See `ImageTower`."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """See `ImageTower`."""
+        ...
+
+    @property
+    def dropout(self) -> float:
+        """See `ImageTower`."""
+        ...
+
+
+def build_image_encoder(image: Architecture) -> nn.Module:
     """The image encoder that a recipe names, weights random. Raises RecipeError where there is none of that name."""
     if image.encoder in VARIANTS:
         return EfficientNetEncoder(image.encoder, channels=image.channels, padding=image.padding, dropout=image.dropout)
