@@ -58,9 +58,8 @@ def _of_input(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding:
         return _backward(gradient, x, weight, stride, padding, 0)
     channels, kernel = weight.shape[0], weight.shape[3]
     rows, columns = x.shape[2], x.shape[3]
-    spread = gradient.new_zeros(
-        (len(x), channels, rows + 2 * padding - kernel + 1, columns + 2 * padding - kernel + 1)
-    ).contiguous(memory_format=torch.channels_last)
+    shape = (len(x), channels, rows + 2 * padding - kernel + 1, columns + 2 * padding - kernel + 1)
+    spread = torch.empty(shape, dtype=gradient.dtype, memory_format=torch.channels_last).zero_()
     spread[:, :, ::stride, ::stride] = gradient
     return functional.conv2d(spread, weight.flip(2, 3), None, 1, kernel - 1 - padding, groups=channels)
 
@@ -70,11 +69,11 @@ def _of_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding
     kernel = weight.shape[3]
     if kernel <= _WIDEST:
         return _backward(gradient, x, weight, stride, padding, 1)
-    padded = functional.pad(x, (padding,) * 4)
     parts = []
     for first in range(0, kernel, _WIDEST):
         last = min(first + _WIDEST, kernel)
-        seen = padded[..., first : padded.shape[3] - (kernel - last)].contiguous(memory_format=torch.channels_last)
+        seen = functional.pad(x, (padding - first, padding + last - kernel, padding, padding))
+        seen = seen.contiguous(memory_format=torch.channels_last)
         parts.append(_backward(gradient, seen, weight[..., first:last].contiguous(), stride, 0, 1))
     return torch.cat(parts, 3)
 
