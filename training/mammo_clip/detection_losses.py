@@ -15,7 +15,7 @@ from training.mammo_clip.detection_anchors import IGNORED, POSITIVE, Matching, e
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What one image shows: `boxes` (N, 4) in pixels and `classes` int64 (N)."""
+    """What one image shows: `boxes` (N, 4) in pixels and `classes` bool (N, K), which each is of: one or several."""
 
     boxes: Tensor
     classes: Tensor
@@ -65,7 +65,7 @@ def detection_losses(
         count = positive.sum().clamp(min=1)
         wanted = torch.zeros_like(logits[row], dtype=torch.float32)
         if len(target.boxes):
-            wanted[positive, target.classes[which[positive]]] = 1.0
+            wanted[positive] = target.classes[which[positive]].float()
         counted = (state != IGNORED)[:, None]
         of_classes.append((focal_loss(logits[row], wanted, settings) * counted).sum() / count)
         of_boxes.append(_box_loss(codes[row][positive], anchors[positive], target.boxes, which[positive], settings))
