@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.figures.intervals import Interval, interval_of
-from training.figures.resampling import Counts, Statistic, ratio
+from training.figures.resampling import Counts, Statistic, once, ratio
 from training.localisation import Box, overlap
 
 NO_LESION = -1
@@ -144,12 +144,21 @@ def voc_average_precision(views: Sequence[ViewMarks]) -> Interval:
     The surest mark on a lesion is right, each further one on it is wrong, as is any mark on none, in all views.
     `n` counts views, `positives` lesions.
     """
-    rows = [row for number, view in enumerate(views) for row in _voc_rows(number, view)]
-    rows.sort(key=lambda row: -row[0])
-    events = _events(rows)
     lesions = np.array([view.lesions for view in views], np.float64)
     patients = np.array([view.patient for view in views])
-    return interval_of(_voc(events, lesions), patients, lesions)
+    return interval_of(_voc(_voc_events(views), lesions), patients, lesions)
+
+
+def voc_area(views: Sequence[ViewMarks]) -> float:
+    """The value of `voc_average_precision` without its interval: for choosing an epoch. NaN without lesions."""
+    lesions = np.array([view.lesions for view in views], np.float64)
+    return float(_voc(_voc_events(views), lesions)(once(len(views)))[0])
+
+
+def _voc_events(views: Sequence[ViewMarks]) -> _Events:
+    rows = [row for number, view in enumerate(views) for row in _voc_rows(number, view)]
+    rows.sort(key=lambda row: -row[0])
+    return _events(rows)
 
 
 def _voc_rows(number: int, view: ViewMarks) -> list[tuple[float, int, bool]]:

@@ -133,8 +133,8 @@ def load_model(folder: Path, vocabulary: Path | None = None) -> LoadedModel:
     `vocabulary`: vocab.txt for an imported checkpoint that was imported without. Raises CheckpointError that names the
     folder, what is wrong, and the cure.
     """
-    found = _model_folder(folder)
-    record = _record(found)
+    found = model_folder(folder)
+    record = record_of(found)
     try:
         if record.get("kind") == OWN:
             return _own(found, record)
@@ -143,7 +143,7 @@ def load_model(folder: Path, vocabulary: Path | None = None) -> LoadedModel:
         raise CheckpointError(f"{found / WEIGHTS}: cannot be read: {error}. Is it whole? Copy it again") from error
 
 
-def _model_folder(folder: Path) -> Path:
+def model_folder(folder: Path) -> Path:
     """The folder itself where a model lies in it; of a run its best epoch, else its last checkpoint."""
     if (folder / RECORD).is_file():
         return folder
@@ -161,7 +161,8 @@ def _model_folder(folder: Path) -> Path:
     return found
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def record_of(folder: Path) -> dict[str, Any]:
+    """What stands in the JSON beside the weights. Raises CheckpointError."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

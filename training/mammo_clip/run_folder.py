@@ -31,14 +31,16 @@ FREE_TO_CHANGE = "keeping"
 """Part of a recipe that does not decide the weights."""
 
 
-def start_folder(run: Path, recipe: Path, facts: dict[str, Any], problems: list[str]) -> None:
+def start_folder(
+    run: Path, recipe: Path, facts: dict[str, Any], problems: list[str], columns: tuple[str, ...] = COLUMNS
+) -> None:
     """Make the folder of a new run. Raises RecipeError where there is one already."""
     check_free(run)
     run.mkdir(parents=True, exist_ok=True)
     (run / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     (run / LEFT_OUT).write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
     with (run / CURVES).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerow(COLUMNS)
+        csv.writer(file).writerow(columns)
     shutil.copyfile(recipe, run / RECIPE)
 
 
@@ -101,12 +103,13 @@ class Curves:
     """RUN/curves.csv."""
 
     path: Path
+    columns: tuple[str, ...] = COLUMNS
 
     def add(self, progress: Progress, **values: float) -> None:
         """One row; what is not given stays empty."""
         row = {"step": progress.step, "epoch": progress.epoch, **{key: f"{value:.8g}" for key, value in values.items()}}
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
+            csv.DictWriter(file, self.columns).writerow(row)
 
     def rewind(self, progress: Progress) -> None:
         """Drop what was written later: a run that goes on writes it again."""
@@ -114,7 +117,7 @@ class Curves:
             rows = [row for row in csv.DictReader(file) if None not in row.values() and _is_until(progress, row)]
         part = self.path.with_suffix(".part")
         with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
         part.replace(self.path)
