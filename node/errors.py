@@ -2,6 +2,7 @@
 
 NodeError
 ├── SettingsError                     settings.toml or the environment is wrong; names the key
+├── QuestionError                     a phrase that is asked for cannot be understood; says why
 ├── ReceiveError                      a sender is answered with dimse_status (PS3.4 B.2.3, PS3.7 C)
 │   ├── NotUnderstoodError            0xC000  not DICOM, truncated, wrong length
 │   ├── DataSetMismatchError          0xA900  data set does not match the SOP class, unsafe UID
@@ -36,6 +37,10 @@ class NodeError(Exception):
 
 class SettingsError(NodeError):
     """A key of settings.toml or of the environment is unknown, missing or of the wrong type."""
+
+
+class QuestionError(NodeError):
+    """A phrase names no finding, two places, or cannot be understood otherwise."""
 
 
 class ReceiveError(NodeError):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from node.errors import ContractError
 from node.mammography.anatomy import correspondences, find_landmarks, place
-from node.mammography.contract import ModelContract, OperatingPoint, Prediction
+from node.mammography.contract import Calibration, ModelContract, OperatingPoint, Prediction, QueryContract
 from node.mammography.findings import (
     FINDING_KINDS,
     Box,
@@ -117,6 +117,11 @@ def calibrate(logit: float, output: str, contract: ModelContract, shift: float =
         calibration = contract.calibration[output]
     except KeyError as error:
         raise ContractError(f"calibration of {output} is missing in model {contract.name}") from error
+    return calibrated(logit, calibration, shift)
+
+
+def calibrated(logit: float, calibration: Calibration, shift: float = 0.0) -> float:
+    """sigmoid(a * logit + b + shift)."""
     return _sigmoid(calibration.a * float(logit) + calibration.b + shift)
 
 
@@ -244,7 +249,7 @@ def _density(prediction: Prediction) -> BreastDensity | None:
     return BreastDensity(DENSITY_CATEGORIES[best], float(shares[best] / shares.sum()))
 
 
-def heat_grid(contract: ModelContract) -> HeatGrid:
+def heat_grid(contract: ModelContract | QueryContract) -> HeatGrid:
     """Where the contract's heatmap cells lie in the model image."""
     return HeatGrid(contract.heatmap_stride, contract.heatmap_offset)
 
@@ -259,14 +264,25 @@ def _registered(
 
 
 def _finding(kind: FindingKind, view: View, probability: float, region: Region, placement: Placement) -> Finding:
+    outline = outline_of(region, placement)
+    return Finding(kind, view, probability, region.peak_heat, outline.centre, outline.contour, outline.box)
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A region in stored pixels; centre, contour and box as in Finding."""
+
+    centre: tuple[float, float]
+    contour: tuple[tuple[float, float], ...]
+    box: Box
+
+
+def outline_of(region: Region, placement: Placement) -> Outline:
+    """Where a region of the model image lies in the stored image."""
     contour = _to_stored(region.contour, placement)
     (left, top), (right, bottom) = contour.min(axis=0), contour.max(axis=0)
     centre = _to_stored(np.array([region.centre]), placement)[0]
-    return Finding(
-        kind=kind,
-        view=view,
-        probability=probability,
-        peak_heat=region.peak_heat,
+    return Outline(
         centre=(float(centre[0]), float(centre[1])),
         contour=tuple((float(x), float(y)) for x, y in contour),
         box=Box(float(left), float(top), float(right), float(bottom)),

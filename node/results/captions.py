@@ -21,7 +21,12 @@ def marks_of(reading: Reading, view: View) -> tuple[Mark, ...]:
     """The findings of one view as they are drawn: "Mass 0.87", or "Mass 87 %" for a probability."""
     as_probability = names.writes_probability(reading)
     return tuple(
-        Mark(finding, number, f"{names.KIND_WORDS[finding.kind]} {number_words(finding.probability, as_probability)}")
+        Mark(
+            finding.contour,
+            number,
+            f"{names.KIND_WORDS[finding.kind]} {number_words(finding.probability, as_probability)}",
+            KIND_COLOURS[finding.kind],
+        )
         for finding, number in zip(reading.findings, names.lesion_numbers(reading), strict=True)
         if finding.view == view
     )

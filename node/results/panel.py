@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from node.errors import EncodeError
-from node.mammography.findings import Finding, FindingKind
+from node.mammography.findings import FindingKind
 from node.mammography.pixels import Placement
 from node.mammography.views import Laterality
 from node.results.orientation import is_upside_down
 from node.results.reading import ViewReading
 
-KIND_COLOURS: dict[FindingKind, tuple[int, int, int]] = {
+Colour = tuple[int, int, int]
+KIND_COLOURS: dict[FindingKind, Colour] = {
     FindingKind.MASS: (64, 224, 255),
     FindingKind.SUSPICIOUS_CALCIFICATION: (186, 255, 96),
     FindingKind.ARCHITECTURAL_DISTORTION: (255, 255, 255),
@@ -44,12 +45,14 @@ _SUPERSAMPLING = 2
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One finding as it is drawn: `number` is that of the lesion, the same in each view that shows it."""
+    """One region as it is drawn: `number` is that of the lesion, the same in each view that shows it."""
 
-    finding: Finding
+    contour: tuple[tuple[float, float], ...]
+    """As `Finding.contour`: closed, stored pixels."""
     number: int
     label: str
     """For example "Mass 0.87"."""
+    colour: Colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,21 +176,19 @@ def _draw_marks(panel: Image.Image, view: ViewReading, marks: Sequence[Mark], wh
         return
     layer = Image.new("RGBA", (panel.width * _SUPERSAMPLING, panel.height * _SUPERSAMPLING))
     pen = _Pen(ImageDraw.Draw(layer), _SUPERSAMPLING, enlarged, panel.size)
-    contours = [where.to_panel(view.placement.to_model(np.array(mark.finding.contour))) for mark in marks]
+    contours = [where.to_panel(view.placement.to_model(np.array(mark.contour))) for mark in marks]
     boxes = [_box_of(contour) for contour in contours]
     taken = list(boxes)
     for mark, contour, box in zip(marks, contours, boxes, strict=True):
-        colour = KIND_COLOURS[mark.finding.kind]
-        pen.line([(float(x), float(y)) for x, y in contour], colour)
-        _draw_corners(pen, box, colour)
-        taken.append(_draw_label(pen, box, mark, colour, taken, view.view.laterality))
+        pen.line([(float(x), float(y)) for x, y in contour], mark.colour)
+        _draw_corners(pen, box, mark.colour)
+        taken.append(_draw_label(pen, box, mark, taken, view.view.laterality))
     smooth = layer.reduce(_SUPERSAMPLING)
     panel.paste(smooth.convert("RGB"), (0, 0), smooth.getchannel("A"))
 
 
 PanelBox = tuple[float, float, float, float]
 """(left, top, right, bottom) in panel pixels."""
-Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +235,9 @@ def _draw_corners(pen: _Pen, box: PanelBox, colour: Colour) -> None:
             pen.line([(x + towards_x, y), (x, y), (x, y + towards_y)], colour)
 
 
-def _draw_label(
-    pen: _Pen, box: PanelBox, mark: Mark, colour: Colour, taken: Sequence[PanelBox], side: Laterality
-) -> PanelBox:
+def _draw_label(pen: _Pen, box: PanelBox, mark: Mark, taken: Sequence[PanelBox], side: Laterality) -> PanelBox:
     """The label beside the box, towards the nipple, where nothing else stands, with a line to the box."""
+    colour = mark.colour
     unit, letters = pen.enlarged, 20 * pen.enlarged
     width, height = pen.text_width(mark.label, letters) + 46 * unit, 30 * unit
     is_left = side is Laterality.RIGHT

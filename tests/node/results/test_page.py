@@ -90,7 +90,7 @@ def test_labels_overlap_neither_each_other_nor_a_finding_and_stay_in_the_panel(m
     monkeypatch.setattr(panel, "_draw_label", lambda *args: drawn.append(draw_label(*args)) or drawn[-1])
     draw_panel(made.views[0], [mark] * 5, WIDTH, HEIGHT, SCALE)
     where = panel_map(made.views[0], WIDTH, HEIGHT, SCALE)
-    contour = where.to_panel(made.views[0].placement.to_model(np.array(mark.finding.contour)))
+    contour = where.to_panel(made.views[0].placement.to_model(np.array(mark.contour)))
     boxes = [*drawn, (*contour.min(axis=0), *contour.max(axis=0))]
     assert len(boxes) == 6
     for number, (left, top, right, bottom) in enumerate(boxes):
