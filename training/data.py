@@ -46,8 +46,8 @@ class PhantomTiles:
         exam = self.exams[int(rng.integers(len(self.exams)))]
         view, x, y = self._centre(exam, rng)
         size = int(rng.integers(round(0.85 * TILE_PX), round(1.2 * TILE_PX)))
-        image = _cut(exam.images[view], x, y, size)
-        flags = _cut(exam.flags[view], x, y, size)
+        image = cut(exam.images[view], x, y, size)
+        flags = cut(exam.flags[view], x, y, size)
         if rng.random() < 0.5:
             image, flags = image[::-1], flags[::-1]
         tile = _resize(torch.from_numpy(image.astype(np.float32) / 255.0)[None])
@@ -70,7 +70,7 @@ class PhantomTiles:
         return view, int(columns[pick]) * 8, int(rows[pick]) * 8
 
 
-def _cut(plane: npt.NDArray[np.uint8], x: int, y: int, size: int) -> npt.NDArray[np.uint8]:
+def cut(plane: npt.NDArray[np.uint8], x: int, y: int, size: int) -> npt.NDArray[np.uint8]:
     """A square around (x, y), moved inside the plane where it can be."""
     height, width = plane.shape
     left = int(np.clip(x - size // 2, 0, max(width - size, 0)))

@@ -31,6 +31,8 @@ class Augmentation:
     """Sides in the text must then change places: `Drawn.flipped` says so."""
     vertical_flip: bool = True
     probability: float = 0.5
+    tone: float = 0.0
+    """Chance of another gamma, gain, offset and of noise inside the breast; not published."""
 
 
 def symmetric() -> Augmentation:

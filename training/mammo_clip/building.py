@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from node.errors import SettingsError
 from node.mammography.wordpiece import WordPiece, load_wordpiece
-from training.efficientnet import VARIANTS, load_imagenet_lite0
+from training.efficientnet import VARIANTS, EfficientNet, load_imagenet_lite0
 from training.mammo_clip.importing import RECORD, WEIGHTS
 from training.mammo_clip.model import EfficientNetEncoder, MammoClip, TextConfig
-from training.mammo_clip.pyramid import PyramidEncoder
 from training.mammo_clip.pretraining_recipe import PretrainingRecipe, RecipeError, build
+from training.mammo_clip.pyramid import PyramidEncoder
 from training.mammo_clip.released import CheckpointError, load_file, split_state
 from training.mammo_clip.vocabulary import VOCABULARY
 
@@ -57,6 +57,8 @@ def build_model(recipe: PretrainingRecipe, pieces: int) -> MammoClip:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = MammoClip(build_image_encoder(recipe.image), config, recipe.embed_dim)
+    if recipe.image.frozen_blocks:
+        trunk_of(model.image_encoder).freeze(recipe.image.frozen_blocks)
     # Nothing reads BERT's pooler, so it gets no gradient: left out of the optimiser it stays as it is.
     for name, parameter in model.text_encoder.text_encoder.named_parameters():
         parameter.requires_grad_(not name.startswith("pooler."))
@@ -107,6 +109,14 @@ def build_image_encoder(image: Architecture) -> nn.Module:
     return encoder
 
 
+def trunk_of(encoder: nn.Module) -> EfficientNet:
+    """The EfficientNet that is the encoder or that it stands on. Raises RecipeError for another encoder."""
+    trunk = encoder.trunk if isinstance(encoder, PyramidEncoder) else encoder
+    if not isinstance(trunk, EfficientNet):
+        raise RecipeError("image: frozen_blocks are for encoders with an EfficientNet; set it to 0")
+    return trunk
+
+
 def load_starting_weights(model: MammoClip, recipe: PretrainingRecipe, given: Given) -> None:
     """Weights from which training starts. Raises RecipeError for what is not there, CheckpointError for a misfit."""
     if recipe.image.weights == "run":
@@ -120,11 +130,22 @@ def load_starting_weights(model: MammoClip, recipe: PretrainingRecipe, given: Gi
             load_imagenet_lite0(model.image_encoder)  # type: ignore[arg-type]
         else:
             raise RecipeError('image: weights "imagenet" come with lite0 alone; take "given" and --image-weights')
+    elif recipe.image.weights == "trunk":
+        _load_trunk(model, _given(given.image_weights, "image-weights"))
     elif recipe.image.weights == "given":
         _load(model.image_encoder, _given(given.image_weights, "image-weights"), str)
     if recipe.text.weights == "given":
         tower = model.text_encoder.text_encoder
         _load(tower, _given(given.text_weights, "text-weights"), _bert_key)
+
+
+def _load_trunk(model: MammoClip, path: Path) -> None:
+    """The trunk of a map network (`training.maps`), as its training leaves it."""
+    if not isinstance(model.image_encoder, PyramidEncoder):
+        raise RecipeError('image: weights "trunk" are for the encoder "pyramid"')
+    trunk = model.image_encoder.trunk
+    state = {k: v for k, v in load_file(path).items() if k.startswith("trunk.") and isinstance(v, Tensor)}
+    trunk.load_state_dict(split_state(path, state, "trunk.", trunk.state_dict()))
 
 
 def _given(path: Path | None, option: str) -> Path:

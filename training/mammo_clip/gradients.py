@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from training.mammo_clip.loss import Embeddings, LossSettings, contrastive_loss
+from training.mammo_clip.loss import Embeddings, LossSettings, bounded_scale, contrastive_loss, phrase_loss
 from training.mammo_clip.model import MammoClip
-from training.mammo_clip.sampling import Batch
+from training.mammo_clip.phrases import main_phrases
+from training.mammo_clip.sampling import Batch, Said
 
 PRECISIONS: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -121,9 +123,34 @@ class Learner:
 
     def _loss(self, embeddings: list[Tensor], scale: Tensor, batch: Batch, *, training: bool = True) -> Tensor:
         image, view, text, text2 = embeddings
-        return contrastive_loss(
+        loss = contrastive_loss(
             Embeddings(image, view, text, text2, batch.text_keys), scale, self.loss, training=training
         )
+        if batch.phrases is not None:
+            loss = loss + self.loss.phrase_weight * self._phrase_loss(image, view, scale, batch.phrases)
+        if batch.sentences is not None:
+            loss = loss + self.loss.text_weight * self._sentence_loss(scale, batch.sentences)
+        return loss
+
+    def _phrase_loss(self, image: Tensor, view: Tensor, scale: Tensor, said: Said) -> Tensor:
+        with self._autocast(image.device):
+            phrases = self.bare.model.encode_text(said.token_ids, said.mask)
+        truth = said.truth.transpose(0, 1).flatten(0, 1)
+        return phrase_loss(
+            torch.cat([image, view]), phrases, truth, bounded_scale(scale, self.loss), len(main_phrases())
+        )
+
+    def _sentence_loss(self, scale: Tensor, said: Said) -> Tensor:
+        """Two orders of one report find each other among the batch's reports; equal reports are no negatives."""
+        with self._autocast(scale.device):
+            embedded = self.bare.model.encode_text(said.token_ids, said.mask)
+        first, second = embedded[0::2], embedded[1::2]
+        keys = said.token_ids[0::2].sort(dim=1).values
+        same = (keys[:, None] == keys[None, :]).all(2)
+        logits = bounded_scale(scale, self.loss) * (first.float() @ second.float().T)
+        target = torch.arange(len(first), device=scale.device)
+        masked = logits.masked_fill(same & ~torch.eye(len(first), dtype=torch.bool, device=scale.device), float("-inf"))
+        return 0.5 * (functional.cross_entropy(masked, target) + functional.cross_entropy(masked.T, target))
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         if self.precision in ("bfloat16", "float16"):

@@ -26,6 +26,8 @@ class LossSettings:
     """Rows with the same text are no negatives of each other in any term that has a text."""
     maximum_logit_scale: float | None = None
     """Bound of exp(logit scale); None: unbounded, as published."""
+    phrase_weight: float = 0.0
+    """Of `phrase_loss`, which is not published; 0: without it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,3 +146,23 @@ def is_distributed() -> bool:
 def first_row(count: int) -> int:
     """Index of this rank's first row among the gathered ones, `count` rows a rank."""
     return distributed.get_rank() * count if is_distributed() else 0
+
+
+def phrase_loss(images: Tensor, phrases: Tensor, truth: Tensor, scale: Tensor, findings: int) -> Tensor:
+    """Images against phrases whose truth is known: images (B, D), phrases (P, D) of unit length, `truth` int8 (B, P),
+    -1 where it is not known; the first `findings` phrases name a finding each, the next as many deny it.
+
+    Two means: of each pair of an image and a phrase that it shows, against the batch's images that do not show it (the
+    form of FActOR's loss); and of the softmax between a finding's phrase and its denial.
+    """
+    scores = scale * (_precise(images) @ _precise(phrases).T)
+    rows, columns = torch.nonzero(truth == 1, as_tuple=True)
+    others = torch.logsumexp(scores.masked_fill(truth != 0, float("-inf")), dim=0)[columns]
+    positives = scores[rows, columns]
+    found = (torch.logaddexp(positives, others) - positives).sum() / max(len(rows), 1)
+    difference = scores[:, :findings] - scores[:, findings : 2 * findings]
+    stated = truth[:, :findings]
+    known = stated >= 0
+    if not bool(known.any()):
+        return found
+    return found + functional.binary_cross_entropy_with_logits(difference[known], stated[known].to(scores.dtype))

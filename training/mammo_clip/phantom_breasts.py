@@ -17,10 +17,10 @@ from training.mammo_clip.seen import Seen, SeenViews
 from training.mammo_clip.texts import clean_section
 from training.phantoms import make_exam
 from training.phantoms.lesions import Lesion
-from training.phantoms.reports import view_sentences
+from training.phantoms.reports import description, view_sentences
 
 # fmt: off
-_SUBTYPES: dict[str, tuple[str, ...]] = {
+SUBTYPES: dict[str, tuple[str, ...]] = {
     "round": ("", "possible", "questioned"),
     "oval": ("", "possible", "questioned"),
     "lobulated": ("", "indeterminate", "questionable"),
@@ -38,7 +38,7 @@ _SUBTYPES: dict[str, tuple[str, ...]] = {
 }
 # fmt: on
 """What the grammar may call each of the phantoms' kinds."""
-_NAMES = {
+GRAMMAR_NAMES = {
     FindingKind.MASS: "Mass",
     FindingKind.SUSPICIOUS_CALCIFICATION: "Suspicious_Calcification",
     FindingKind.ARCHITECTURAL_DISTORTION: "Architectural_Distortion",
@@ -55,11 +55,16 @@ def phantom_breasts(
 
     Of the processes of one machine one renders; the others wait for its files.
     """
+    return [breast for path in rendered(cache, first, count, render) for breast in _breasts(path, report_chance)]
+
+
+def rendered(cache: Path, first: int, count: int, render: bool) -> tuple[Path, ...]:
+    """Files of the exams first, first + 1, ...: made here, or waited for."""
     if render:
         render_seeds(cache, first, count)
     while len(cached_seeds(cache, first, count)) < count:
         time.sleep(_WAIT_SECONDS)
-    return [breast for path in cached_seeds(cache, first, count) for breast in _breasts(path, report_chance)]
+    return cached_seeds(cache, first, count)
 
 
 def _breasts(path: Path, report_chance: float) -> list[Breast]:
@@ -80,7 +85,10 @@ def _breasts(path: Path, report_chance: float) -> list[Breast]:
         name = f"phantom {cached.seed} {side.value}"
         found.append(
             Breast(
-                name, str(cached.seed), pictures, SeenViews(seen, tuple(_NAMES.values()), report_chance=report_chance)
+                name,
+                str(cached.seed),
+                pictures,
+                SeenViews(seen, tuple(GRAMMAR_NAMES.values()), report_chance=report_chance),
             )
         )
     return found
@@ -89,7 +97,13 @@ def _breasts(path: Path, report_chance: float) -> list[Breast]:
 def _seen(lesion: Lesion, view: View) -> Seen:
     (reported,) = view_sentences([lesion], view)
     sentence = " ".join(clean_section(reported, keep_short=True))
-    return Seen(_NAMES[lesion.finding], _SUBTYPES[lesion.subtype], location_seen(lesion, view.position), sentence)
+    place = location_seen(lesion, view.position)
+    return Seen(GRAMMAR_NAMES[lesion.finding], SUBTYPES[lesion.subtype], place, sentence, described(lesion))
+
+
+def described(lesion: Lesion) -> str:
+    """A report's words for the finding alone, cleaned."""
+    return " ".join(clean_section(description(lesion), keep_short=True))
 
 
 def location_seen(lesion: Lesion, position: ViewPosition) -> Location:

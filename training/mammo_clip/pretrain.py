@@ -7,7 +7,7 @@ of the recipe. Several processes (torchrun) share each batch: the loss compares 
 import math
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from node.mammography.wordpiece import WordPiece
 from training.efficientnet import freeze_statistics
 from training.mammo_clip.breasts import DataError
-from training.mammo_clip.building import Given, build_model, load_starting_weights, save_model, tokenizer_of
+from training.mammo_clip.building import Given, build_model, load_starting_weights, save_model, tokenizer_of, trunk_of
 from training.mammo_clip.checkpoint import (
     Progress,
     TrainingState,
@@ -66,6 +66,7 @@ class Pretraining:
     def __init__(self, run: Run, given: Given | None = None, *, resume: bool = False) -> None:
         self.run, self.recipe, self.process = run, run.recipe, run.process
         self.tokenizer: WordPiece = tokenizer_of(run.recipe, run.vocabulary)
+        self.sampling = replace(run.recipe.sampling, sentences=run.data.sentences)
         self.progress = Progress()
         self.curves = Curves(run.folder / CURVES)
         self.steps = steps_an_epoch(len(run.data.training), run.recipe.optimisation, run.process.count)
@@ -117,8 +118,11 @@ class Pretraining:
 
     def _train_mode(self) -> None:
         self.learner.towers.train()
-        if self.recipe.image.frozen_statistics:
-            freeze_statistics(self.model.image_encoder)
+        image, encoder = self.recipe.image, self.model.image_encoder
+        if image.frozen_statistics:
+            freeze_statistics(encoder)
+        elif image.frozen_blocks:
+            freeze_statistics(trunk_of(encoder))
 
     def _epoch(self) -> None:
         """The steps of this epoch that are not done yet."""
@@ -126,7 +130,7 @@ class Pretraining:
         accumulate, epoch = self.recipe.optimisation.accumulate, self.progress.epoch
         rows = batches_of(len(self.run.data.training), self.recipe.optimisation.batch, self.recipe.seed, epoch)
         rows = rows[self.progress.done * accumulate : self.steps * accumulate]
-        items = TrainingItems(self.run.data.training, self.recipe.sampling, epoch)
+        items = TrainingItems(self.run.data.training, self.sampling, epoch)
         started, done = time.monotonic(), 0
         group: list[Batch] = []
         for batch in self._loader(items, rows):
@@ -150,7 +154,7 @@ class Pretraining:
             items,
             batch_sampler=[self.process.part(batch) for batch in rows],
             num_workers=self.run.workers,
-            collate_fn=Collate(self.tokenizer, self.recipe.text.max_length),
+            collate_fn=Collate(self.tokenizer, self.recipe.text.max_length, self.sampling.phrases),
             generator=torch.Generator().manual_seed(0),
         )
 
@@ -261,7 +265,7 @@ class Pretraining:
         if not size:
             raise DataError(f"{count} validation rows are too few for {self.process.count} processes")
         rows = [list(range(start, start + size)) for start in range(0, count - size + 1, size)]
-        items = ValidationItems(self.run.data.validation, self.recipe.sampling)
+        items = ValidationItems(self.run.data.validation, self.sampling)
         losses = [self.learner.measure(self._on_device(batch)) for batch in self._loader(items, rows)]
         return self.process.mean(sum(losses) / len(losses))
 

@@ -18,15 +18,18 @@ from training.mammo_clip.images import decode
 from training.mammo_clip.label_breasts import label_breasts
 from training.mammo_clip.phantom_breasts import phantom_breasts
 from training.mammo_clip.pretraining_recipe import PretrainingRecipe
-from training.mammo_clip.readers import read_image_text, read_vindr
+from training.mammo_clip.readers import read_cesm_texts, read_image_text, read_vindr
+from training.mammo_clip.regions import crop_regions, phantom_regions
+from training.mammo_clip.texts import clean_section
 from training.phantoms import GENERATOR_VERSION, TRAIN_SEED, VALIDATION_SEED
 
-SOURCES = ("image-text", "vindr", "phantoms")
+SOURCES = ("image-text", "vindr", "phantoms", "tiles", "cbis-crops", "cesm-texts")
+_TABLES_WITH_IMAGES = ("image-text", "vindr")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One of SOURCES: `path` the table or the phantoms' cache, `images` the folder of a table's images."""
+    """One of SOURCES: `path` the table or folder, `images` the folder of a table's images."""
 
     kind: str
     path: Path
@@ -34,13 +37,16 @@ class Source:
 
 
 def parse_source(words: str) -> Source:
-    """ "image-text=TABLE,IMAGES", "vindr=TABLE,IMAGES" or "phantoms=CACHE". Raises DataError."""
+    """ "image-text=TABLE,IMAGES", "vindr=TABLE,IMAGES", "phantoms=CACHE", "tiles=CACHE" (parts of phantom views),
+    "cbis-crops=FOLDER", "cesm-texts=TABLE". Raises DataError.
+    """
     kind, equals, rest = words.partition("=")
     if not equals or kind not in SOURCES:
         raise DataError(
-            f"--data {words!r}: write image-text=TABLE.csv,IMAGES, vindr=TABLE.csv,IMAGES or phantoms=CACHE"
+            f"--data {words!r}: write image-text=TABLE.csv,IMAGES, vindr=TABLE.csv,IMAGES, phantoms=CACHE, "
+            "tiles=CACHE, cbis-crops=FOLDER or cesm-texts=TABLE.csv"
         )
-    if kind == "phantoms":
+    if kind not in _TABLES_WITH_IMAGES:
         return Source(kind, Path(rest))
     table, comma, images = rest.rpartition(",")
     if not comma:
@@ -50,12 +56,16 @@ def parse_source(words: str) -> Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PretrainingData:
-    """Rows that train and rows that validate; `facts` of them for the run's record; `problems`: what was left out."""
+    """Rows that train and rows that validate; `facts` of them for the run's record; `problems`: what was left out.
+
+    `sentences` are reports without images.
+    """
 
     training: Breasts
     validation: Breasts
     facts: dict[str, Any]
     problems: list[str]
+    sentences: tuple[str, ...] = ()
 
 
 def load_data(
@@ -74,13 +84,20 @@ def load_data(
     training: list[Breast] = []
     validation: list[Breast] = []
     problems: list[str] = []
+    sentences: list[str] = []
     for source in sources:
-        if source.kind == "phantoms":
-            trains, validates = _phantoms(recipe, source.path, first)
-        else:
+        if source.kind == "cesm-texts":
+            table = read_cesm_texts(source.path, strict=strict)
+            sentences += [" . ".join(clean_section(words, keep_short=True)) for _, _, words in table.rows]
+            continue
+        if source.kind in _TABLES_WITH_IMAGES:
             read = _image_text if source.kind == "image-text" else _vindr
             trains, validates, bad = read(recipe, source, strict)
             problems += bad
+        elif source.kind == "cbis-crops":
+            trains, validates = crop_regions(source.path, "train"), crop_regions(source.path, "validation")
+        else:
+            trains, validates = _phantoms(recipe, source, first)
         training += trains
         validation += validates
     pictures = pictures_of([*training, *validation])
@@ -90,18 +107,21 @@ def load_data(
     if strict and problems:
         raise DataError(f"{problems[0]}. Mend it, or leave --strict out to go on without it")
     made = numbered(training, pictures, decoded), numbered(validation, pictures, decoded)
-    return PretrainingData(*made, _facts(sources, *made), problems)
+    kept = tuple(sentence for sentence in sentences if sentence)
+    facts = _facts(sources, *made) | ({"sentences": len(kept)} if kept else {})
+    return PretrainingData(*made, facts, problems, kept)
 
 
-def _phantoms(recipe: PretrainingRecipe, cache: Path, first: bool) -> tuple[list[Breast], list[Breast]]:
+def _phantoms(recipe: PretrainingRecipe, source: Source, first: bool) -> tuple[list[Breast], list[Breast]]:
     data = recipe.data
     if not data.phantom_exams or not data.phantom_validation_exams:
-        raise DataError("--data phantoms: the recipe has no phantom_exams or no phantom_validation_exams")
-    training, validation = (
-        phantom_breasts(cache, seed, count, data.phantom_report_chance, render=first)
-        for seed, count in ((TRAIN_SEED, data.phantom_exams), (VALIDATION_SEED, data.phantom_validation_exams))
-    )
-    return training, validation
+        raise DataError(f"--data {source.kind}: the recipe has no phantom_exams or no phantom_validation_exams")
+    seeds = ((TRAIN_SEED, data.phantom_exams), (VALIDATION_SEED, data.phantom_validation_exams))
+    if source.kind == "tiles":
+        made = [phantom_regions(source.path, *which, render=first) for which in seeds]
+    else:
+        made = [phantom_breasts(source.path, *which, data.phantom_report_chance, render=first) for which in seeds]
+    return made[0], made[1]
 
 
 def _image_text(
@@ -127,7 +147,9 @@ def _facts(sources: list[Source], training: Breasts, validation: Breasts) -> dic
     for breasts in (training, validation):
         for row in breasts.rows:
             digest.update(f"{row.row} {row.views} {row.said!r}\n".encode())
-    generator = {"phantom generator": GENERATOR_VERSION} if any(one.kind == "phantoms" for one in sources) else {}
+    generator = (
+        {"phantom generator": GENERATOR_VERSION} if any(one.kind in ("phantoms", "tiles") for one in sources) else {}
+    )
     return {
         "sources": ", ".join(source.kind for source in sources),
         "training rows": len(training),

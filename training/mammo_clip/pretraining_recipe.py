@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from training.mammo_clip.augmentation import Augmentation
 from training.mammo_clip.gradients import PRECISIONS
 from training.mammo_clip.loss import LossSettings
-from training.mammo_clip.sampling import CONSTANT_IMAGES, FLIPPED_TEXTS, Sampling
+from training.mammo_clip.sampling import CONSTANT_IMAGES, FLIPPED_TEXTS, NORMALISATIONS, Sampling
 
 
 class RecipeError(Exception):
@@ -21,8 +21,8 @@ class RecipeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImageTower:
-    """`encoder`: b0, b2, b5, lite0, or "module:function" of your own, a function without arguments that gives a module
-    with `out_channels` and `features(images)`, see `model.ImageEncoder`.
+    """`encoder`: b0, b2, b5, lite0, pyramid (see pyramid.py), or "module:function" of your own, a function without
+    arguments that gives a module with `out_channels` and `features(images)`, see `model.ImageEncoder`.
     """
 
     encoder: str
@@ -33,9 +33,14 @@ class ImageTower:
     dropout: float
     """Chance with which training drops a pooled feature."""
     weights: str
-    """Where training starts: "random", "imagenet" (lite0 alone), "given" by --image-weights."""
+    """Where training starts: "random", "imagenet" (lite0 and the pyramid on it), "given" by --image-weights, "trunk":
+    the pyramid's trunk alone, of the first model's map network, given likewise, "run": both towers as the run of
+    --start left them.
+    """
     frozen_statistics: bool
     """Batch norms keep their running statistics: for very small batches."""
+    frozen_blocks: int
+    """The stem and so many blocks do not learn, and the trunk's batch norms keep their statistics; 0: all learns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,12 @@ class DataPart:
     shuffle_sentences: bool
     constant_images: str
     """ "zeros", or "published": NaN."""
+    normalisation: str
+    """ "image", as published, or "fixed": one line for all images, see `maps.normalise`."""
+    crop: int
+    """Training sees a random square of so many pixels a side; 0: the whole image."""
+    phrases: int
+    """Phrases that a batch's images are compared with, where `loss.phrase_weight` is above 0."""
     validation_fold: int
     """Fold of an image-text table that validates and does not train."""
     phantom_exams: int
@@ -130,16 +141,26 @@ class PretrainingRecipe:
     def sampling(self) -> Sampling:
         """How items are drawn."""
         data = self.data
-        return Sampling(self.augmentation, data.flipped_texts, data.shuffle_sentences, data.constant_images, self.seed)
+        return Sampling(
+            self.augmentation,
+            data.flipped_texts,
+            data.shuffle_sentences,
+            data.constant_images,
+            self.seed,
+            data.normalisation,
+            data.crop,
+            data.phrases if self.loss.phrase_weight else 0,
+        )
 
 
 _CHOICES = {
     ("image", "padding"): ("static", "registered", "centred"),
-    ("image", "weights"): ("random", "imagenet", "given"),
+    ("image", "weights"): ("random", "imagenet", "given", "trunk", "run"),
     ("text", "vocabulary"): ("own", "given"),
     ("text", "weights"): ("random", "given"),
     ("data", "flipped_texts"): FLIPPED_TEXTS,
     ("data", "constant_images"): CONSTANT_IMAGES,
+    ("data", "normalisation"): NORMALISATIONS,
     ("optimisation", "decay"): ("all", "matrices"),
     ("optimisation", "precision"): tuple(PRECISIONS),
 }
@@ -156,6 +177,8 @@ def load_pretraining_recipe(path: Path) -> PretrainingRecipe:
     for (part, key), choices in _CHOICES.items():
         if (value := getattr(getattr(recipe, part), key)) not in choices:
             raise RecipeError(f"{path.name}: {part}.{key} is {value!r}; there are {', '.join(choices)}")
+    if recipe.loss.phrase_weight and recipe.optimisation.cached_chunk:
+        raise RecipeError(f"{path.name}: loss.phrase_weight wants whole batches: optimisation.cached_chunk must be 0")
     return recipe
 
 

@@ -7,20 +7,34 @@ import random
 from dataclasses import dataclass
 
 from node.mammography.views import Laterality
-from training.mammo_clip.grammar import NEGATIONS, NO_FINDING, Location, negative, positive
+from training.mammo_clip.grammar import ATTRIBUTES, NEGATIONS, NO_FINDING, Location, negative, positive
 
 ABSENT_MOST = 2
 """Findings at most that a text says are not there."""
 
 
+def noun_phrase(name: str, words: str) -> str:
+    """ "spiculated mass": a finding of the grammar with words before its noun."""
+    return f"{words} {ATTRIBUTES[name].noun}".strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One finding as one view shows it: the grammar's name, what it may be called, where, and a report's words."""
+    """One finding as one view shows it: the grammar's name, what it may be called, where, and a report's words.
+
+    `reported` is a whole sentence, `description` its words for the finding alone.
+    """
 
     name: str
     subtypes: tuple[str, ...]
     location: Location
     reported: str = ""
+    description: str = ""
+
+    @property
+    def is_calcification(self) -> bool:
+        """Calcifications are named "suspicious" whatever they are like."""
+        return self.name == "Suspicious_Calcification"
 
     def draw(self, chance: random.Random, report_chance: float) -> str:
         """The grammar's sentence, or the report's with a chance of `report_chance`."""
@@ -38,12 +52,14 @@ class SeenViews:
     """What each view of a breast shows; () for a view without a finding.
 
     `known` are the findings that would be there if they were seen: those that a text may say are not there.
+    `placed`: `Seen.location` tells where each lies; False for tiles, which show no place.
     """
 
     views: tuple[tuple[Seen, ...], ...]
     known: tuple[str, ...]
     side: Laterality | None = None
     report_chance: float = 0.0
+    placed: bool = True
 
     def draw(self, views: tuple[int, int], chance: random.Random, *, shuffle: bool) -> tuple[str, str]:
         """One text for each of the two views: a sentence for each finding, up to two for what is not there."""

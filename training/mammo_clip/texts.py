@@ -56,6 +56,12 @@ def report_of(texts: Sequence[str], augmented: Sequence[str]) -> Report:
     return Report(tuple(section for section, _ in kept), tuple(other for _, other in kept))
 
 
+def reordered(sentence: str, chance: random.Random) -> tuple[str, str]:
+    """One report in two orders of its sentences, which " . " parts."""
+    parts = sentence.split(" . ")
+    return " ".join(chance.sample(parts, len(parts))), " ".join(chance.sample(parts, len(parts)))
+
+
 def draw_texts(report: Report, chance: random.Random, *, shuffle: bool = True) -> tuple[str, str]:
     """Two texts of one report, as published: of several sections two drawn with replacement, each translated with
     probability .5; of one section itself and its back-translation, in any order. `shuffle` mixes the sentences.

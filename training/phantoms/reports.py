@@ -49,8 +49,13 @@ def view_sentences(lesions: Sequence[Lesion], view: View) -> tuple[str, ...]:
     return tuple(f"{_opening(lesion)} in the {_place(lesion, view.position)}." for lesion in here)
 
 
+def description(lesion: Lesion) -> str:
+    """The finding alone: "irregular mass with spiculated margins"."""
+    return _PHRASES[lesion.subtype]
+
+
 def _opening(lesion: Lesion) -> str:
-    phrase = _PHRASES[lesion.subtype]
+    phrase = description(lesion)
     if lesion.finding is FindingKind.SUSPICIOUS_CALCIFICATION:
         return f"{phrase.capitalize()} spanning {lesion.size_mm:.0f} mm"
     return f"{lesion.size_mm:.0f} mm {phrase}"

@@ -49,6 +49,7 @@ channels = 1
 dropout = 0.2
 weights = "random"
 frozen_statistics = false
+frozen_blocks = 0
 [text]
 vocabulary = "own"
 lower_case = true
@@ -66,6 +67,9 @@ width = {WIDTH}
 flipped_texts = "swap"
 shuffle_sentences = true
 constant_images = "zeros"
+normalisation = "image"
+crop = 0
+phrases = 0
 validation_fold = 1
 phantom_exams = 0
 phantom_validation_exams = 0
@@ -80,12 +84,14 @@ elastic_sigma = 15
 horizontal_flip = true
 vertical_flip = false
 probability = 0.5
+tone = 0
 [loss]
 view_weight = 1.0
 text_weight = 0.5
 label_smoothing = 0.0
 mask_identical_texts = true
 maximum_logit_scale = 100
+phrase_weight = 0
 [optimisation]
 learning_rate = 3e-3
 weight_decay = 1e-4
