@@ -87,7 +87,13 @@ def froc(views: Sequence[ViewMarks], rates: Sequence[float] = FROC_RATES) -> Fro
     patients = np.array([view.patient for view in views])
     ones = np.ones((1, len(views)))
     false, sensitivity = (curve[0] for curve in _froc_curves(events, lesions, normal, ones))
-    at = tuple((rate, interval_of(_sensitivity_at(rate, events, lesions, normal), patients, lesions)) for rate in rates)
+    at = tuple(
+        (
+            rate,
+            interval_of(_sensitivity_at(rate, events, lesions, normal), patients, lesions, width=events.logits.size),
+        )
+        for rate in rates
+    )
     return Froc(np.append(0.0, false), np.append(0.0, sensitivity), at, int(normal.sum()))
 
 
@@ -146,7 +152,8 @@ def voc_average_precision(views: Sequence[ViewMarks]) -> Interval:
     """
     lesions = np.array([view.lesions for view in views], np.float64)
     patients = np.array([view.patient for view in views])
-    return interval_of(_voc(_voc_events(views), lesions), patients, lesions)
+    events = _voc_events(views)
+    return interval_of(_voc(events, lesions), patients, lesions, width=events.logits.size)
 
 
 def voc_area(views: Sequence[ViewMarks]) -> float:

@@ -60,11 +60,16 @@ def interval_of(
     positive: npt.NDArray[Any],
     draws: int = DRAWS,
     seed: int = 0,
+    width: int = 0,
 ) -> Interval:
-    """Any statistic of `resampling` with its bootstrap interval by patient; `positive` is only counted."""
+    """Any statistic of `resampling` with its bootstrap interval by patient; `positive` is only counted.
+
+    `width`: see `resampling.drawn`.
+    """
     if patients.size == 0:
         return _nothing()
-    return _interval(resampling.limits(statistic, patients, draws, seed), patients, positive, _words(patients, draws))
+    limits = resampling.limits(statistic, patients, draws, seed, width)
+    return _interval(limits, patients, positive, _words(patients, draws))
 
 
 def _interval(limits: tuple[float, float, float], patients: Patients, positive: Any, method: str) -> Interval:

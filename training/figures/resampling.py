@@ -22,11 +22,14 @@ _CELLS = 1 << 20
 """Entries of `counts` at a time: 8 MB."""
 
 
-def drawn(patients: npt.NDArray[Any], draws: int = DRAWS, seed: int = 0) -> Iterator[Counts]:
-    """How often each row counts in each draw, some draws at a time. `patients` (N): names or numbers."""
+def drawn(patients: npt.NDArray[Any], draws: int = DRAWS, seed: int = 0, width: int = 0) -> Iterator[Counts]:
+    """How often each row counts in each draw, some draws at a time. `patients` (N): names or numbers.
+
+    `width`: values that the statistic makes of each draw where they are more than N; fewer draws come at a time then.
+    """
     names, rows = np.unique(patients, return_inverse=True)
     rng = np.random.default_rng(seed)
-    step = max(1, _CELLS // max(1, rows.size))
+    step = max(1, _CELLS // max(1, rows.size, width))
     for first in range(0, draws, step):
         some = min(step, draws - first)
         chosen = rng.integers(len(names), size=(some, len(names)))
@@ -41,21 +44,21 @@ def once(rows: int) -> Counts:
 
 
 def limits(
-    statistic: Statistic, patients: npt.NDArray[Any], draws: int = DRAWS, seed: int = 0
+    statistic: Statistic, patients: npt.NDArray[Any], draws: int = DRAWS, seed: int = 0, width: int = 0
 ) -> tuple[float, float, float]:
     """The figure and its 2.5 and 97.5 percentiles; no limits (NaN) with fewer than two patients."""
-    ((value, low, high),) = limits_of_each(lambda counts: statistic(counts)[:, None], patients, draws, seed)
+    ((value, low, high),) = limits_of_each(lambda counts: statistic(counts)[:, None], patients, draws, seed, width)
     return value, low, high
 
 
 def limits_of_each(
-    statistics: Statistic, patients: npt.NDArray[Any], draws: int = DRAWS, seed: int = 0
+    statistics: Statistic, patients: npt.NDArray[Any], draws: int = DRAWS, seed: int = 0, width: int = 0
 ) -> list[tuple[float, float, float]]:
     """The same for statistics that share their work: (draws, N) -> (draws, K)."""
     values = statistics(once(patients.size))[0]
     if np.unique(patients).size < 2:
         return [(float(value), float("nan"), float("nan")) for value in values]
-    samples = np.concatenate([statistics(counts) for counts in drawn(patients, draws, seed)])
+    samples = np.concatenate([statistics(counts) for counts in drawn(patients, draws, seed, width)])
     return [(float(value), *_percentiles(column)) for value, column in zip(values, samples.T, strict=True)]
 
 
