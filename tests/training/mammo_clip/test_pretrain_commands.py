@@ -81,7 +81,7 @@ def test_bad_rows_are_listed_with_their_lines_and_strict_stops(monkeypatch, tmp_
         ({"batch": "4\nbacth = 4"}, "optimisation: unknown key bacth"),
         ({"batch": "64"}, "8 training rows are fewer than one step takes, 64"),
         ({"vocabulary": '"given"'}, "--vocabulary FILE is missing"),
-        ({"encoder": '"b9"'}, "encoder is 'b9'; there are b0, b2, b5, lite0, and module:function"),
+        ({"encoder": '"b9"'}, "encoder is 'b9'; there are b0, b2, b5, lite0, lite2, pyramid, and module:function"),
         ({"encoder": '"nowhere:encoder"'}, "'nowhere:encoder' cannot be imported"),
         ({"max_length": "90"}, "max_length is 90, but there are 40 positions"),
         ({"weights": '"given"'}, "--image-weights FILE is missing"),
