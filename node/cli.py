@@ -5,7 +5,9 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,11 +16,12 @@ from node.database import Database, open_database, upgrade
 from node.database.deliveries import retry_failed
 from node.database.exams import advance
 from node.database.leases import failed_exams
-from node.errors import NodeError
+from node.errors import NodeError, QuestionError
 from node.exam import ExamStatus
 from node.settings import LOG_FORMAT, SETTINGS_VARIABLE, Settings, load_settings
 
 SERVICES = ("serve", "listen", "work")
+MAXIMUM_DEADLINE_SECONDS = 86400
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,13 +55,48 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         from node import doctor
 
         return doctor.report(doctor.examine(settings), sys.stdout)
+    if options.verb == "query":
+        return _query(options, settings)
+    with _database(settings) as database:
+        return _retry(database) if options.verb == "retry" else _status(options, database)
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
     settings.data_folder.mkdir(parents=True, exist_ok=True)
     database = open_database(settings.database_url)
     try:
         upgrade(database)
-        return _retry(database) if options.verb == "retry" else _status(options, database)
+        yield database
     finally:
         database.close()
+
+
+def _query(options: argparse.Namespace, settings: Settings) -> int:
+    """Ask phrases of exams. Nothing is stored and nothing is sent."""
+    from node import querying
+    from node.inference.load import load_phrases
+
+    if options.deadline is not None:
+        if not 0 < options.deadline < MAXIMUM_DEADLINE_SECONDS:
+            raise QuestionError(f"--deadline is {options.deadline:g}; it lies between 0 and {MAXIMUM_DEADLINE_SECONDS}")
+        settings = replace(settings, inference=replace(settings.inference, deadline_seconds=options.deadline))
+    texts = [*options.text, *(_lines(options.phrases) if options.phrases else ())]
+    inquiry = querying.inquire(load_phrases(settings.inference), texts, settings.exam, options.overlays)
+    if options.folder:
+        return 1 if querying.answer(inquiry, querying.in_folders(options.folder, settings.exam), sys.stdout) else 0
+    with _database(settings) as database:
+        uids = options.exam or querying.every_uid(database, options.limit)
+        return 1 if querying.answer(inquiry, querying.archived(database, uids, settings.exam), sys.stdout) else 0
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a text file that are neither empty nor begin with #."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise QuestionError(f"{file}: cannot be read as phrases, one a line: {error}") from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def _retry(database: Database) -> int:
@@ -101,9 +139,26 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--json", action="store_true", help="for scripts")
     shown.add_argument("--study", metavar="UID", help="one study in full")
     shown.add_argument("--limit", type=int, default=100, help="exams that changed last (default: %(default)s)")
+    _add_query(verbs.add_parser("query", parents=[common], help="ask where exams show a phrase, one JSON line each"))
     verbs.add_parser("retry", parents=[common], help="read and send again what was given up")
     verbs.add_parser("doctor", parents=[common], help="try each thing that the node depends on, and say the fix")
     return parser
+
+
+def _add_query(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Ask where exams show a phrase, such as 'spiculated mass in the upper outer left breast'. One JSON line an "
+        "exam, marks in stored pixels. Relative indices for research, no probabilities; nothing is stored or sent."
+    )
+    parser.add_argument("--text", action="append", default=[], metavar="PHRASE", help="may be given several times")
+    parser.add_argument("--phrases", type=Path, metavar="FILE", help="phrases, one a line; # begins a comment")
+    exams = parser.add_mutually_exclusive_group(required=True)
+    exams.add_argument("--exam", nargs="+", metavar="STUDY_UID", help="exams that this node has received")
+    exams.add_argument("--every-exam", action="store_true", help="all of them, the latest first; see --limit")
+    exams.add_argument("--folder", nargs="+", type=Path, metavar="DICOM", help="folders or files, received or not")
+    parser.add_argument("--limit", type=int, default=100, help="exams of --every-exam (default: %(default)s)")
+    parser.add_argument("--overlays", type=Path, metavar="DIR", help="also a PNG for each exam and phrase")
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="of one inference, instead of the settings'")
 
 
 def _log_to_stderr(is_service: bool) -> None:

@@ -22,8 +22,10 @@ from node import dicomweb
 from node.broker import EmbeddedBroker, broker_url, connect, socket_path
 from node.database import open_database, upgrade
 from node.delivery import associate, presentation_contexts
-from node.errors import DeliveryError, DestinationRefusedError, NodeError
-from node.inference.load import load_model
+from node.errors import DeliveryError, DestinationRefusedError, NodeError, NotOfferedError
+from node.inference.load import contract_of, load_model
+from node.inference.phrase_models import load_phrase_models
+from node.inference.tensors import probe
 from node.results.gate import program as dciodvfy
 from node.settings import Destination, Settings, password_variable
 from node.supported import CLASS_OF_KIND
@@ -60,6 +62,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("database", lambda: _database(settings)),
         ("broker", lambda: _broker(settings)),
         ("model", lambda: _model(settings)),
+        ("phrases", lambda: _phrases(settings)),
         ("gate", _gate),
         ("clock", lambda: _clock(settings)),
     ]
@@ -210,6 +213,28 @@ def _model(settings: Settings) -> str:
     if unknown:
         raise NotWorkingError(f"rules name findings that the model does not know: {unknown}", "mend rules.thresholds")
     return f"{contract.name} {contract.version} ({model.variant}), a real inference in {time.monotonic() - began:.2f} s"
+
+
+def _phrases(settings: Settings) -> str:
+    """exam_query and text_encoder are asked for nothing but phrases: a node without them works."""
+    try:
+        contract = contract_of(settings.inference)
+    except (NodeError, OSError):
+        return "not tried: see model"
+    try:
+        models = load_phrase_models(settings.inference, contract)
+        began = time.monotonic()
+        models.ask(*probe(models.query), models.embed(["mass"]))
+    except NotOfferedError as error:
+        return f"{error}; exams are read all the same"
+    except (NodeError, OSError) as error:
+        fix = "put exam_encoder, exam_query and text_encoder of one export in place, or remove the latter two"
+        raise NotWorkingError(str(error), fix) from error
+    return (
+        f"exam_query {models.query.version} ({models.query_variant}), text_encoder {models.text.version} "
+        f"({models.text_variant}), text space {models.text.text_space[:12]} as exam_encoder's; "
+        f"a phrase answered in {time.monotonic() - began:.2f} s"
+    )
 
 
 def _gate() -> str:

@@ -1,9 +1,14 @@
-"""Settings -> the model that they name."""
+"""Settings -> the models that they name."""
 
 from node.errors import SettingsError
+from node.inference.contract import contract_from_json
 from node.inference.model import Model
-from node.inference.openvino_model import OpenVinoModel
+from node.inference.openvino_graph import onnx_file
+from node.inference.openvino_model import OpenVinoModel, read_graph
+from node.inference.phrase_models import PhraseModels, load_phrase_models
 from node.inference.triton_model import TritonModel
+from node.inference.triton_served import ServedModel, parameter
+from node.mammography.contract import ModelContract
 from node.settings import InferenceSettings
 
 
@@ -18,3 +23,19 @@ def load_model(settings: InferenceSettings) -> Model:
     if settings.backend == "triton":
         return TritonModel(settings)
     raise SettingsError(f"inference.backend is {settings.backend}; known are openvino, triton")
+
+
+def contract_of(settings: InferenceSettings) -> ModelContract:
+    """What exam_encoder promises, without loading it. Raises ContractError, InferenceUnavailableError."""
+    if settings.backend == "openvino":
+        return read_graph(onnx_file(settings.model_folder))[1]
+    return contract_from_json(parameter(ServedModel(settings, settings.triton_model).config(), "contract"))
+
+
+def load_phrases(settings: InferenceSettings) -> PhraseModels:
+    """The models that answer phrases, loaded, checked against exam_encoder and tried.
+
+    Raises NotOfferedError where there are none, ContractError where one does not fit the others, and for Triton
+    InferenceUnavailableError while the server is away.
+    """
+    return load_phrase_models(settings, contract_of(settings))

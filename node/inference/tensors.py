@@ -168,7 +168,7 @@ def self_check(run: Callable[[dict[str, NDArray[Any]]], Outputs], contract: Mode
             raise ContractError(f"model: output {name} depends on the pixels of an absent view")
 
 
-def probe(contract: ModelContract) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def probe(contract: ModelContract | QueryContract) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The smallest honest exam for a health check: four smooth views."""
     rows, columns = contract.input_shape
     view = np.outer(np.sin(np.linspace(0, np.pi, rows)), np.linspace(1, 0, columns)).clip(0, 1).astype(np.float32)
