@@ -1,9 +1,12 @@
-"""The commands of System A: pretrain, import."""
+"""The commands of System A."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from training.mammo_clip.detect_command import add_detect
+from training.mammo_clip.probe_command import add_probe
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -13,6 +16,8 @@ def add_commands(commands: "Commands") -> None:
     """Add them to the parser of `python -m training`."""
     _add_pretrain(commands.add_parser("pretrain", help="train a dual encoder of images and sentences"))
     _add_import(commands.add_parser("import", help="convert a released checkpoint of Mammo-CLIP once"))
+    add_detect(commands)
+    add_probe(commands)
 
 
 def _add_pretrain(parser: argparse.ArgumentParser) -> None:
@@ -33,17 +38,17 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-weights", type=Path, help='state dict of the image encoder, where "given"')
     parser.add_argument("--text-weights", type=Path, help='state dict of BERT, where "given"')
     parser.add_argument("--start", type=Path, help='best-epoch folder of an earlier run, where "run"')
-    parser.set_defaults(run=lambda arguments: _explained(_pretrain, arguments))
+    parser.set_defaults(run=lambda arguments: explained(_pretrain, arguments))
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="a released checkpoint, classifier, detector or FActOR file")
     parser.add_argument("--out", type=Path, required=True, help="folder for model.safetensors, model.json and card.md")
     parser.add_argument("--vocabulary", type=Path, help="vocab.txt of its text tower (Bio_ClinicalBERT), for sentences")
-    parser.set_defaults(run=lambda arguments: _explained(_import, arguments))
+    parser.set_defaults(run=lambda arguments: explained(_import, arguments))
 
 
-def _explained(run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
+def explained(run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Run a command; an error that has words for the user ends it with them alone."""
     from training.mammo_clip.breasts import DataError
     from training.mammo_clip.gradients import NotFiniteError
@@ -79,7 +84,7 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     if arguments.resume:
         check_same(arguments.out, arguments.recipe, facts)
     if process.leads:
-        _list_problems(data.problems)
+        list_problems(data.problems)
     with joined(process):
         run = Run(recipe, data, arguments.out, vocabulary, facts, process, arguments.workers)
         training = Pretraining(run, given, resume=arguments.resume)
@@ -90,7 +95,8 @@ def _pretrain(arguments: argparse.Namespace) -> None:
         print(f"{best_folder(arguments.out, progress)}: validation loss {progress.best_loss:.4f}")
 
 
-def _list_problems(problems: list[str], most: int = 20) -> None:
+def list_problems(problems: list[str], most: int = 20) -> None:
+    """Print what was left out, not more than `most` lines of it."""
     for problem in problems[:most]:
         print(f"left out: {problem}")
     if len(problems) > most:

@@ -34,6 +34,8 @@ class NetworkPart:
     registered: bool
 
 
+PUBLISHED_SIZE_PX = 512
+"""Height and width of the published detector's images."""
 PUBLISHED_NETWORK = NetworkPart(PUBLISHED, 256, registered=False)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from training.mammo_clip.detection_losses import Target
 from training.mammo_clip.detection_recipe import DetectionRecipe
 from training.mammo_clip.images import ImageFile, PhantomTile, PhantomView, Picture, Plane, decode
 from training.mammo_clip.labelled import Labelled, LabelledImage, Reading, load_labelled
+from training.mammo_clip.loading import Input
 from training.mammo_clip.readers import CANVAS, Box
 
 _LEAST_SIDE_PX = 2.0
@@ -49,8 +50,28 @@ class DetectionImages:
     problems: list[str]
 
 
-def load_detection_images(
-    recipe: DetectionRecipe,
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which images: with labels for these classes, of this size (H, W), see `DetectionData`. `phantom_exams` by split,
+    all that are rendered where a split is not named.
+    """
+
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    positive_images_only: bool
+    phantom_exams: Mapping[str, int] = field(default_factory=dict)
+    validation_share: float = 0.1
+
+
+def wanted_by(recipe: DetectionRecipe) -> Wanted:
+    """The images that a recipe trains on and chooses by."""
+    data = recipe.data
+    exams = {"training": data.phantom_exams, "validation": data.phantom_validation_exams}
+    return Wanted(data.classes, recipe.size, data.positive_images_only, exams, data.validation_share)
+
+
+def read_detection_images(
+    wanted: Wanted,
     sources: Sequence[str],
     splits: Sequence[str],
     cache: Path,
@@ -59,23 +80,25 @@ def load_detection_images(
     threads: int = 1,
 ) -> DetectionImages:
     """Read these splits of the sources and decode their images in `cache`. Raises TableError, DataError."""
-    data = recipe.data
-    exams = {"training": data.phantom_exams, "validation": data.phantom_validation_exams}
-    reading = Reading(splits=tuple(splits), validation_share=data.validation_share, phantom_exams=exams, strict=strict)
+    reading = Reading(
+        splits=tuple(splits),
+        validation_share=wanted.validation_share,
+        phantom_exams=wanted.phantom_exams,
+        strict=strict,
+    )
     found = [load_labelled(source, reading) for source in sources]
-    check_labels(found, data.classes)
-    images = [image for one in found for image in one.images if _is_wanted(image, recipe)]
+    check_labels(found, wanted.classes)
+    images = [image for one in found for image in one.images if _is_wanted(image, wanted)]
     problems = [problem for one in found for problem in one.problems]
-    decoded = decode([image.picture for image in images], recipe.size, cache, threads=threads)
+    decoded = decode([image.picture for image in images], wanted.size, cache, threads=threads)
     problems += decoded.problems.values()
     if strict and problems:
         raise DataError(f"{problems[0]}. Mend it, or leave --strict out to go on without it")
     numbers = [number for number in range(len(images)) if number not in decoded.problems]
-    made = {split: _of_split(recipe, images, numbers, decoded.planes, split) for split in splits}
+    made = {split: _of_split(wanted, images, numbers, decoded.planes, split) for split in splits}
     for split, those in made.items():
         if not any(len(target.boxes) for target in those.targets):
-            words = ", ".join(data.classes)
-            raise DataError(f"{', '.join(sources)}: no {split} image has a box of {words}")
+            raise DataError(f"{', '.join(sources)}: no {split} image has a box of {', '.join(wanted.classes)}")
     return DetectionImages(made, _facts(sources, made), problems)
 
 
@@ -86,21 +109,21 @@ def check_labels(found: Sequence[Labelled], classes: Sequence[str]) -> None:
         raise DataError(f"data.classes: {', '.join(missing)}: no such label; there are {', '.join(sorted(known))}")
 
 
-def _is_wanted(image: LabelledImage, recipe: DetectionRecipe) -> bool:
+def _is_wanted(image: LabelledImage, wanted: Wanted) -> bool:
     """An image that says it shows a class but has no box of it teaches a detector that nothing is there: left out."""
-    classes = recipe.data.classes
+    classes = wanted.classes
     if any(image.labels.get(name) is not False and not image.boxes.get(name) for name in classes):
         return False
-    return not recipe.data.positive_images_only or any(image.boxes.get(name) for name in classes)
+    return not wanted.positive_images_only or any(image.boxes.get(name) for name in classes)
 
 
 def _of_split(
-    recipe: DetectionRecipe, images: Sequence[LabelledImage], numbers: Sequence[int], planes: Plane, split: str
+    wanted: Wanted, images: Sequence[LabelledImage], numbers: Sequence[int], planes: Plane, split: str
 ) -> BoxedImages:
     mine = [number for number in numbers if images[number].split == split]
     return BoxedImages(
         [planes[number] for number in mine],
-        tuple(target_of(images[number], recipe.data.classes, recipe.size) for number in mine),
+        tuple(target_of(images[number], wanted.classes, wanted.size) for number in mine),
         tuple(images[number].row for number in mine),
         tuple(images[number].patient for number in mine),
         tuple(not any(images[number].boxes.values()) for number in mine),
@@ -174,14 +197,14 @@ class TrainingItems(torch.utils.data.Dataset[Item]):
 class PlainItems(torch.utils.data.Dataset[Item]):
     """The images as they are."""
 
-    def __init__(self, images: BoxedImages, recipe: DetectionRecipe) -> None:
-        self.images, self.recipe = images, recipe
+    def __init__(self, images: BoxedImages, made_into: Input) -> None:
+        self.images, self.made_into = images, made_into
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        image = self.recipe.input.normalise(self.images.planes[index][None])[0]
+        image = self.made_into.normalise(self.images.planes[index][None])[0]
         return Item(image, self.images.targets[index], self.images.rows[index])
 
 

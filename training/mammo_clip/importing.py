@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from node.errors import SettingsError
 from node.mammography.wordpiece import WordPiece, load_wordpiece
 from training.efficientnet import VARIANTS
+from training.mammo_clip.detection import PUBLISHED_SIZE_PX, classes_of, published_detector
 from training.mammo_clip.factor import PaperMapper
 from training.mammo_clip.model import EfficientNetEncoder, MammoClip, published
 from training.mammo_clip.released import CheckpointError, Released, read_released, split_state
@@ -81,7 +82,8 @@ def _card(record: Mapping[str, object]) -> str:
                 f"Licence: {record['licence']}",
                 "",
                 "Whatever is made from these weights (a probe, a fine-tuned model, an export) falls under these terms.",
-                "Images: preset `mammo-clip`, 1520 x 912, least value 0, greatest 1, published mean and deviation.",
+                f"Images: preset `mammo-clip`, {_SIZES.get(str(record['kind']), '1520 x 912')}, least value 0, greatest 1, "
+                "published mean and deviation.",
                 "",
                 *figures,
             ]
@@ -90,6 +92,7 @@ def _card(record: Mapping[str, object]) -> str:
     )
 
 
+_SIZES = {"detector": f"{PUBLISHED_SIZE_PX} x {PUBLISHED_SIZE_PX}"}
 _FIGURES = ("epoch", "train_loss", "auroc", "accuracy", "f1", "MAP", "best_MAP")
 """What the file says of itself; not checked here."""
 
@@ -99,8 +102,7 @@ def checked_state(source: Path, released: Released) -> dict[str, Tensor]:
     if released.kind == "pretrained":
         return split_state(source, released.state, "", _expected(published, released.variant))
     if released.kind == "detector":
-        # Its network is built by `training.mammo_clip.detection`, which checks its keys when it loads them.
-        return dict(released.state)
+        return split_state(source, released.state, "", _detector_state(source, released))
     trunk = split_state(source, released.state, "image_encoder.", _expected(EfficientNetEncoder, released.variant))
     rest = {key: value for key, value in released.state.items() if not key.startswith("image_encoder.")}
     build = _head_of if released.kind == "classifier" else _mapper_of
@@ -115,6 +117,14 @@ def _expected(build: Callable[[str], nn.Module], variant: str) -> dict[str, Tens
     """The published state, shapes only."""
     with torch.device("meta"):
         return dict(build(variant).state_dict())
+
+
+def _detector_state(source: Path, released: Released) -> dict[str, Tensor]:
+    """The published detector's state, shapes only, of as many classes as the file tells apart."""
+    classes = classes_of(released.state)
+    if not classes:
+        raise CheckpointError(f"{source}: does not fit: classificationModel.output.weight is missing")
+    return _expected(lambda variant: published_detector(variant, classes), released.variant)
 
 
 def _head_of(source: Path, state: Mapping[str, Tensor], variant: str) -> nn.Linear:

@@ -64,7 +64,7 @@ def check_same(run: Path, recipe: Path, facts: dict[str, Any]) -> None:
             raise RecipeError(f"{run}: was begun with other {key}: {begun[key]}, now {facts[key]}")
 
 
-def facts_of(data: dict[str, Any], vocabulary: Path, processes: int, device: torch.device) -> dict[str, Any]:
+def facts_of(data: dict[str, Any], vocabulary: Path | None, processes: int, device: torch.device) -> dict[str, Any]:
     """Code, libraries, device and data of a run, as JSON takes them."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
@@ -74,7 +74,7 @@ def facts_of(data: dict[str, Any], vocabulary: Path, processes: int, device: tor
         "device": f"{device.type} {name}",
         "processes": processes,
         "data": data,
-        "vocabulary": hashlib.sha256(vocabulary.read_bytes()).hexdigest()[:16],
+        "vocabulary": "" if vocabulary is None else hashlib.sha256(vocabulary.read_bytes()).hexdigest()[:16],
     }
 
 
