@@ -5,8 +5,7 @@ The second pass sees the random state of the first, so dropout is the same, and 
 that they are updated once.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from training.efficientnet import statistics_left_alone
 from training.mammo_clip.loss import Embeddings, LossSettings, bounded_scale, contrastive_loss, phrase_loss
 from training.mammo_clip.model import MammoClip
 from training.mammo_clip.phrases import main_phrases
@@ -204,23 +204,3 @@ def set_random_state(state: RandomState, device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
-
-
-@contextmanager
-def statistics_left_alone(module: nn.Module) -> Iterator[None]:
-    """Inside, batch norms in training normalise by their batch as ever and keep their running statistics."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    kept = [(norm, norm.momentum, _copy(norm.num_batches_tracked)) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, tracked in kept:
-            norm.momentum = momentum
-            if tracked is not None and norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.copy_(tracked)
-
-
-def _copy(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.clone()
