@@ -7,6 +7,7 @@ import torch
 
 from training.cache import render_seeds
 from training.mammo_clip.commands import add_commands
+from training.mammo_clip.export_command import add_export_options, export_run
 from training.recipe import load_recipe
 from training.run import EVALUATED_PARTS, Evaluated, evaluate, export, train
 
@@ -40,9 +41,20 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    _add_common(parser)
-    parser.add_argument("--model", type=Path, required=True, help="folder to write, triton_models/exam_encoder")
-    parser.set_defaults(run=lambda a: print(export(load_recipe(a.recipe), a.cache, a.out, a.model)))
+    _add_common(parser, crops=False)
+    parser.add_argument("--crops", type=Path, help="first model: folder of the CBIS-DDSM crops")
+    parser.add_argument("--model", type=Path, help="first model: folder to write, triton_models/exam_encoder")
+    add_export_options(parser)
+    parser.set_defaults(run=lambda arguments: _export(parser, arguments))
+
+
+def _export(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.model_run is not None:
+        export_run(arguments)
+    elif arguments.model is None or arguments.crops is None:
+        parser.error("give --run, --mapper and --models for System A, or --crops and --model for the first model")
+    else:
+        print(export(load_recipe(arguments.recipe), arguments.cache, arguments.out, arguments.model))
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +76,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     evaluate(recipe, arguments.cache, arguments.crops, arguments.out, model, options)
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_common(parser: argparse.ArgumentParser, *, crops: bool = True) -> None:
     parser.add_argument("--recipe", type=Path, required=True, help="TOML file, see training/recipes")
     parser.add_argument("--cache", type=Path, required=True, help="folder of rendered exams")
-    parser.add_argument("--crops", type=Path, required=True, help="folder of the CBIS-DDSM crops")
+    if crops:
+        parser.add_argument("--crops", type=Path, required=True, help="folder of the CBIS-DDSM crops")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and figures")
 
 

@@ -170,13 +170,16 @@ def _truth(table: npt.NDArray[np.int32], exam: npt.NDArray[np.int32]) -> ExamTru
     return ExamTruth(seed, boxes, (bool(right), bool(left)), density)
 
 
-def render_seeds(folder: Path, first: int, count: int) -> int:
-    """Render the seeds first..first + count - 1 that are not there yet; returns how many were made."""
+def render_seeds(folder: Path, first: int, count: int, preset_name: str = PRESET) -> int:
+    """Render the seeds first..first + count - 1 that are not there yet; returns how many were made.
+
+    A folder holds exams of one preset.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     made = 0
     for seed in range(first, first + count):
         if not exam_path(folder, seed).exists():
-            save_exam(folder, prepare_exam(seed))
+            save_exam(folder, prepare_exam(seed, preset_name=preset_name))
             made += 1
     return made
 

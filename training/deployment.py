@@ -1,12 +1,17 @@
 """A trained network as it will be served: norms folded into convolutions, weights rounded to what the file stores."""
 
 import copy
+from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.efficientnet import EfficientNet, InvertedBottleneck, PaddedConv2d
 from training.maps import MapNetwork
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def served(network: MapNetwork) -> MapNetwork:
@@ -16,6 +21,26 @@ def served(network: MapNetwork) -> MapNetwork:
         _fold(conv, norm)
     round_values(copied)
     return copied
+
+
+def served_module(module: Module) -> Module:
+    """The same for any module: norms of each EfficientNet in it, and those behind a convolution in a Sequential."""
+    copied = copy.deepcopy(module).eval()
+    for part in copied.modules():
+        if isinstance(part, EfficientNet):
+            for conv, norm in norm_pairs(part):
+                _fold(conv, norm)
+        elif isinstance(part, nn.Sequential):
+            _fuse(part)
+    round_values(copied)
+    return copied
+
+
+def _fuse(layers: nn.Sequential) -> None:
+    """Convolutions of a Sequential take in the norms behind them."""
+    for at, (conv, norm) in enumerate(pairwise(list(layers))):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            layers[at], layers[at + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 
 @torch.no_grad()
@@ -34,6 +59,8 @@ def norm_pairs(trunk: EfficientNet) -> list[tuple[PaddedConv2d, nn.BatchNorm2d]]
         if block.expands:
             pairs.append((block._expand_conv, block._bn0))
         pairs += [(block._depthwise_conv, block._bn1), (block._project_conv, block._bn2)]
+    if trunk.with_head:
+        pairs.append((trunk._conv_head, trunk._bn1))
     return pairs
 
 
@@ -46,7 +73,8 @@ def _fold(conv: PaddedConv2d, norm: nn.BatchNorm2d) -> None:
     norm.bias.sub_(mean * scale)
     norm.weight.fill_(1.0)
     mean.zero_()
-    variance.fill_(1.0 - norm.eps)
+    variance.fill_(1.0)
+    norm.eps = 0.0  # what is left of the norm divides by exactly 1, also once it is rounded
 
 
 def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

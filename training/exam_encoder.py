@@ -20,8 +20,11 @@ POOLED = (1, 8, 32)
 RINGS = 20
 """Rings around the nipple, each a twentieth of 1.3 breast depths: where CC and MLO are compared."""
 
-_SAME_BREAST = (2, 3, 0, 1)
-_OTHER_BREAST = (1, 0, 3, 2)
+SAME_BREAST = (2, 3, 0, 1)
+"""For each view the other one of its breast."""
+
+OTHER_BREAST = (1, 0, 3, 2)
+"""For each view the same one of the other breast."""
 
 
 class ExamOutputs(NamedTuple):
@@ -63,16 +66,16 @@ def summarise(views: Tensor, features: Tensor, maps: Tensor) -> ViewSummary:
     return ViewSummary(descriptors, ring_maxima(views, maps), top[..., :8].mean(3))
 
 
-def ring_maxima(views: Tensor, maps: Tensor) -> Tensor:
-    """Largest map logit in each ring around the nipple, taken as the breast's point farthest from the chest wall.
+def ring_maxima(views: Tensor, maps: Tensor, stride: int = STRIDE) -> Tensor:
+    """Largest map value in each ring around the nipple, taken as the breast's point farthest from the chest wall.
 
-    Distances are in breast depths, so they compare between views that were scaled differently.
-    (B, 4, 1, H, W), (B, 4, T, h, w) -> (B, 4, T, RINGS).
+    Distances are in breast depths, so they compare between views that were scaled differently. The chest wall lies on
+    the left; cells lie `stride` pixels apart. (B, 4, 1, H, W), (B, 4, T, h, w) -> (B, 4, T, RINGS).
     """
     height, width = maps.shape[3], maps.shape[4]
     rows = torch.arange(height, dtype=maps.dtype)[:, None]
     columns = torch.arange(width, dtype=maps.dtype)[None, :]
-    inside = (views[:, :, 0, ::STRIDE, ::STRIDE] > 0.05).to(maps.dtype)
+    inside = (views[:, :, 0, ::stride, ::stride][:, :, :height, :width] > 0.05).to(maps.dtype)
     depth = (inside * columns).amax((2, 3))[:, :, None, None]
     tip = inside * (columns >= depth - 1.0).to(maps.dtype)
     nipple_row = ((tip * rows).sum((2, 3)) / tip.sum((2, 3)).clamp_min(1.0))[:, :, None, None]
@@ -84,9 +87,12 @@ def ring_maxima(views: Tensor, maps: Tensor) -> Tensor:
 
 def coincidence(rings: Tensor, other: Tensor) -> Tensor:
     """How well two views agree on a distance from the nipple: the best sum of both, one ring of slack. (B, 4, T)."""
-    shape = rings.shape
-    slack = functional.max_pool1d(other.flatten(0, 2)[:, None], 3, 1, 1).reshape(shape)
-    return torch.minimum(rings, slack).amax(3)
+    return torch.minimum(rings, with_slack(other)).amax(3)
+
+
+def with_slack(rings: Tensor) -> Tensor:
+    """The largest of each ring and its neighbours: (B, 4, T, RINGS)."""
+    return functional.max_pool1d(rings.flatten(0, 2)[:, None], 3, 1, 1).reshape(rings.shape)
 
 
 class ExamHeads(nn.Module):
@@ -103,8 +109,8 @@ class ExamHeads(nn.Module):
         self.embed = nn.Linear(own, embed_dim)
         targets = len(TARGETS)
         joint = 4 * targets + 3
-        self.finding = _mlp(joint, hidden, len(FINDINGS))
-        self.breast = _mlp(joint, hidden, 1)
+        self.finding = small_network(joint, hidden, len(FINDINGS))
+        self.breast = small_network(joint, hidden, 1)
         self.exam_embed = nn.Linear(2 * embed_dim, embed_dim)
 
     def forward(self, summary: ViewSummary, present: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -114,16 +120,16 @@ class ExamHeads(nn.Module):
         findings = self.finding(joint) + summary.peaks[:, :, : len(FINDINGS)]
         per_view = self.breast(joint)[..., 0] + summary.peaks[:, :, 2]
         findings = torch.where(present[:, :, None], findings, ABSENT_LOGIT)
-        breasts = _breast_logits(per_view, present)
+        breasts = breast_means(per_view, present)
         exam = torch.logsumexp(breasts, dim=1)
-        views = torch.where(present[:, :, None], _unit(embedded), 0.0)
+        views = torch.where(present[:, :, None], unit(embedded), 0.0)
         return exam, self._exam_embedding(embedded, present), breasts, findings, views
 
     def _joint(self, summary: ViewSummary, present: Tensor) -> Tensor:
         """What a view is compared with: (B, 4, 4 T + 3)."""
         peaks = torch.where(present[:, :, None], summary.peaks, -10.0)
         rings = torch.where(present[:, :, None, None], summary.rings, -10.0)
-        partner, opposite = list(_SAME_BREAST), list(_OTHER_BREAST)
+        partner, opposite = list(SAME_BREAST), list(OTHER_BREAST)
         parts = [peaks, peaks[:, partner], peaks[:, opposite], coincidence(rings, rings[:, partner])]
         flags = torch.stack([present[:, partner], present[:, opposite]], dim=2).to(peaks.dtype)
         oblique = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=peaks.dtype).reshape(1, 4, 1).expand(flags.shape[0], 4, 1)
@@ -135,10 +141,10 @@ class ExamHeads(nn.Module):
         mean = total / present.sum(1, keepdim=True).clamp_min(1).to(embedded.dtype)
         largest = torch.where(chosen, embedded, -1e4).amax(1)
         largest = torch.where(present.any(1, keepdim=True), largest, 0.0)
-        return _unit(self.exam_embed(torch.cat([mean, largest], dim=1)))
+        return unit(self.exam_embed(torch.cat([mean, largest], dim=1)))
 
 
-def _breast_logits(per_view: Tensor, present: Tensor) -> Tensor:
+def breast_means(per_view: Tensor, present: Tensor) -> Tensor:
     """Mean over the views that a breast has: (B, 4), (B, 4) -> (B, 2) right, left."""
     counted = torch.where(present, per_view, 0.0)
     total = counted[:, :2] + counted[:, 2:]
@@ -146,14 +152,16 @@ def _breast_logits(per_view: Tensor, present: Tensor) -> Tensor:
     return torch.where(number > 0, total / number.clamp_min(1.0), ABSENT_LOGIT)
 
 
-def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+def small_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Two layers, the last of which begins at zero: a correction that starts as none."""
     last = nn.Linear(hidden, outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(0.2), last)
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit(vectors: Tensor) -> Tensor:
+    """(..., D) of length one; zeros stay zeros."""
     return vectors / torch.sqrt((vectors * vectors).sum(-1, keepdim=True) + 1e-12)
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 from training.exam_encoder import FINDINGS, ExamEncoder, ExamOutputs
 from training.weights import weights_hash
@@ -26,32 +28,45 @@ def trace(model: ExamEncoder, height: int, width: int) -> onnx.ModelProto:
     """The network as an ONNX graph in float32 with a dynamic batch B."""
     views = torch.rand(2, 4, 1, height, width)
     present = torch.ones(2, 4, dtype=torch.bool)
+    return trace_module(model, {"views": views, "present": present}, OUTPUTS, {})
+
+
+def trace_module(
+    module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...], axes: dict[str, dict[int, str]]
+) -> onnx.ModelProto:
+    """A module as an ONNX graph in float32. `inputs` by name, as the module takes them, with a batch of at least 2.
+
+    Axis 0 is the batch B everywhere; `axes` names further axes that are not fixed, by tensor.
+    """
     file = io.BytesIO()
-    with warnings.catch_warnings():
+    named = {name: {0: "B", **axes.get(name, {})} for name in (*inputs, *outputs)}
+    with warnings.catch_warnings(), torch.no_grad():
         # Tracing is deprecated and warns of every shape; the newer exporter takes minutes for this graph.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model.eval(),
-            (views, present),
+            module.eval(),
+            tuple(inputs.values()),
             file,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=OPSET,
-            input_names=INPUTS,
-            output_names=OUTPUTS,
-            dynamic_axes={name: {0: "B"} for name in (*INPUTS, *OUTPUTS)},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes=named,
         )
+        answered = module(*inputs.values())
     graph = onnx.load_from_string(file.getvalue())
-    with torch.inference_mode():
-        _state_shapes(graph, model(views, present))
+    _state_shapes(graph, answered if isinstance(answered, tuple) else (answered,), named)
     return graph
 
 
-def _state_shapes(graph: onnx.ModelProto, outputs: ExamOutputs) -> None:
-    """Every output has B and else numbers, whatever the exporter could follow."""
+def _state_shapes(graph: onnx.ModelProto, outputs: Sequence[Tensor], axes: dict[str, dict[int, str]]) -> None:
+    """Every output has its named axes and else numbers, whatever the exporter could follow."""
     for info, tensor in zip(graph.graph.output, outputs, strict=True):
-        dims = info.type.tensor_type.shape.dim
-        for dim, size in zip(dims[1:], tensor.shape[1:], strict=True):
-            dim.dim_value = size
+        for axis, (dim, size) in enumerate(zip(info.type.tensor_type.shape.dim, tensor.shape, strict=True)):
+            if axis in axes[info.name]:
+                dim.dim_param = axes[info.name][axis]
+            else:
+                dim.dim_value = size
 
 
 def store_half(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -110,7 +125,13 @@ def contract_of(
 def write_model(model: ExamEncoder, contract: dict[str, Any], folder: Path) -> str:
     """Write `1/model.onnx` and `labels.txt` below `folder`; returns the weights' hash."""
     height, width = contract["input_shape"]
-    graph = store_half(trace(model, height, width))
+    digest = write_graph(store_half(trace(model, height, width)), contract, folder)
+    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in FINDINGS))
+    return digest
+
+
+def write_graph(graph: onnx.ModelProto, contract: dict[str, Any], folder: Path) -> str:
+    """Write a stored graph with its contract to `1/model.onnx` below `folder`; returns the weights' hash."""
     digest = hash_of_graph(graph)
     del graph.metadata_props[:]
     entry = graph.metadata_props.add()
@@ -119,5 +140,4 @@ def write_model(model: ExamEncoder, contract: dict[str, Any], folder: Path) -> s
     path = folder / "1" / "model.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(graph, path)
-    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in FINDINGS))
     return digest

@@ -1,13 +1,15 @@
 """After training: heat scale, calibration and operating points, each on the split that is theirs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from node.mammography.regions import breast_mask
 from training.cache import CachedExam, load_exam
@@ -46,11 +48,29 @@ def head_logits(heads: ExamHeads, data: ExamSummaries) -> HeadLogits:
     return HeadLogits(exam.numpy(), breasts.numpy(), findings.numpy())
 
 
-def calibration_table(logits: HeadLogits, data: ExamSummaries) -> dict[str, dict[str, Any]]:
-    """Platt's a and b for each output, as the contract has them."""
+class Finishing(Protocol):
+    """What finishing reads of N exams: maps (N, 4, K, h, w), and the truth (N, 4, K), (N, 2)."""
+
+    @property
+    def maps(self) -> Tensor:
+        """Values of cells."""
+
+    @property
+    def findings(self) -> Tensor:
+        """The view shows the finding."""
+
+    @property
+    def breasts(self) -> Tensor:
+        """The breast is malignant."""
+
+
+def calibration_table(
+    logits: HeadLogits, data: Finishing, names: Sequence[str] = FINDINGS
+) -> dict[str, dict[str, Any]]:
+    """Platt's a and b for each output, as the contract has them; `names` of the finding axis."""
     breasts = data.breasts.numpy()
     rows = {"exam_logit": (logits.exam, breasts.any(1)), "breast_logits": (logits.breasts, breasts)}
-    for index, name in enumerate(FINDINGS):
+    for index, name in enumerate(names):
         rows[f"finding_logits.{name}"] = (logits.findings[:, :, index], data.findings[:, :, index].numpy())
     table = {}
     for name, (values, positive) in rows.items():
@@ -65,10 +85,12 @@ def calibration_table(logits: HeadLogits, data: ExamSummaries) -> dict[str, dict
     return table
 
 
-def heat_scales(data: ExamSummaries, shift: float) -> list[float]:
+def heat_scales(data: Finishing, shift: float) -> list[float]:
     """Per finding, the median over lesion views of relu(largest map logit + shift): heat 1.0 of the contract."""
     peaks = data.maps.float().amax((3, 4)) + shift
-    return [float(peaks[:, :, k][data.findings[:, :, k]].clamp_min(0.0).median()) for k in range(len(FINDINGS))]
+    return [
+        float(peaks[:, :, k][data.findings[:, :, k]].clamp_min(0.0).median()) for k in range(data.findings.shape[2])
+    ]
 
 
 def best_shift(data: ExamSummaries, paths: tuple[Path, ...]) -> float:

@@ -11,7 +11,7 @@ from training.recipe import HeadsRecipe
 from training.summaries import ExamSummaries
 from training.train_maps import move_average
 
-_SWAPPED = [1, 0, 3, 2]
+SWAPPED = [1, 0, 3, 2]
 """Right and left exchanged on the view axis: the model image shows all breasts the same way round."""
 
 EMBEDDING_SCALE = 8.0
@@ -55,7 +55,7 @@ def train_heads(data: ExamSummaries, recipe: HeadsRecipe, width: int, seed: int)
 def heads_loss(heads: ExamHeads, probes: Probes, data: ExamSummaries, rows: Tensor, view_dropout: float) -> Tensor:
     """Cross-entropies of findings, breasts, exam, and of the probes of the embeddings."""
     swap = bool(torch.rand(()) < 0.5)
-    order, sides = (_SWAPPED, [1, 0]) if swap else ([0, 1, 2, 3], [0, 1])
+    order, sides = (SWAPPED, [1, 0]) if swap else ([0, 1, 2, 3], [0, 1])
     summary = ViewSummary(*(part[:, order] for part in data.views(rows)))
     present = draw_present(len(rows), view_dropout)
     exam, exam_embedding, breasts, findings, view_embeddings = heads(summary, present)

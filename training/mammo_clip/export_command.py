@@ -1,0 +1,81 @@
+"""`python -m training export --run RUN`: a trained System A as the three models that are served."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from training.mammo_clip.loading import LoadedModel
+    from training.mammo_clip.served_export import Source
+
+
+def add_export_options(parser: argparse.ArgumentParser) -> None:
+    """What `export` takes for a run of System A, beside the recipe, the cache and the folder for what is made."""
+    parser.add_argument(
+        "--run", dest="model_run", type=Path, help="System A: a run, its epoch, or an imported checkpoint"
+    )
+    parser.add_argument("--mapper", type=Path, help="System A: what `factor` wrote")
+    parser.add_argument("--vocabulary", type=Path, help="System A: vocab.txt of a checkpoint that was imported without")
+    parser.add_argument("--models", type=Path, help="System A: folder for exam_encoder, exam_query and text_encoder")
+
+
+def export_run(arguments: argparse.Namespace) -> None:
+    """Run the command; an error that has words for the user ends it with them alone."""
+    from training.mammo_clip.commands import explained
+
+    explained(_export, arguments)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from training.mammo_clip.pretraining_recipe import RecipeError
+    from training.mammo_clip.served_export import MODELS, export_models
+    from training.mammo_clip.served_recipe import load_served_recipe
+
+    if missing := [name for name in ("mapper", "models") if getattr(arguments, name) is None]:
+        raise RecipeError(f"export of a run of System A needs --{' and --'.join(missing)}")
+    recipe = load_served_recipe(arguments.recipe)
+    source = source_of(arguments.model_run, arguments.mapper, arguments.vocabulary)
+    if source.model.licence:
+        print(f"licence: {source.model.licence}")
+    record = export_models(source, recipe, arguments.cache, arguments.out, arguments.models)
+    for name in MODELS:
+        size = (arguments.models / name / "1" / "model.onnx").stat().st_size
+        print(f"{arguments.models / name}: {size / 1e6:.1f} MB, weights {record['weights_hash'][name]}")
+    for name, point in record["operating_points"].items():
+        marks, marked = point["marks_per_normal_view"], point["lesions_marked"]
+        print(f"{name}: {marks:.3f} marks in a normal view, {marked:.3f} of lesion views marked (validation)")
+
+
+def source_of(run: Path, mapper: Path, vocabulary: Path | None) -> "Source":
+    """The model of a folder and the mapper of another. Raises CheckpointError where they do not fit."""
+    from training.mammo_clip.factor_folder import load_mapper
+    from training.mammo_clip.loading import load_model
+    from training.mammo_clip.released import CheckpointError
+    from training.mammo_clip.served_export import PHRASES_FILE, Source
+
+    model = load_model(run, vocabulary)
+    shared, settings, _ = load_mapper(mapper)
+    channels, width = int(model.image_encoder.out_channels), _embed_dim(model)  # type: ignore[arg-type]
+    if (shared.channels, shared.embed_dim) != (channels, width):
+        raise CheckpointError(
+            f"{mapper}: is of a model with {shared.channels} channels and an embedding of {shared.embed_dim}, not of "
+            f"{model.folder} with {channels} and {width}; run `factor` on this model"
+        )
+    known = mapper / PHRASES_FILE
+    return Source(model, shared, settings, _vocabulary(model, vocabulary), known if known.exists() else None)
+
+
+def _embed_dim(model: "LoadedModel") -> int:
+    return int(model.clip().image_projection.projection.out_features)
+
+
+def _vocabulary(model: "LoadedModel", given: Path | None) -> Path:
+    from training.mammo_clip.building import VOCABULARY_FILE
+    from training.mammo_clip.released import CheckpointError
+
+    path = given or model.folder / VOCABULARY_FILE
+    if not path.exists():
+        raise CheckpointError(
+            f"{model.folder}: has no vocabulary; give the vocab.txt of its text tower: --vocabulary FILE"
+        )
+    return path

@@ -1,0 +1,284 @@
+"""A trained dual encoder, its FActOR mapper and heads to be trained -> exam_encoder, exam_query and text_encoder."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from node.inference.triton_config import write_config
+from node.mammography.findings import FINDING_KINDS
+from node.mammography.regions import HeatGrid
+from node.mammography.views import STANDARD_VIEWS
+from training.deployment import round_values, served_module
+from training.exam_encoder import ExamOutputs
+from training.export import store_half, trace_module, write_graph
+from training.mammo_clip.breasts import DataError
+from training.mammo_clip.building import VOCABULARY_FILE
+from training.mammo_clip.factor import HeatSettings, SharedMapper, phrase_embedding
+from training.mammo_clip.factor_phrases import embed, finding_embeddings
+from training.mammo_clip.loading import LoadedModel
+from training.mammo_clip.localising import heat_grid
+from training.mammo_clip.model import MammoClip
+from training.mammo_clip.phantom_breasts import GRAMMAR_NAMES
+from training.mammo_clip.phrases import negated_phrases, phrases
+from training.mammo_clip.served import ClipViews, ServedClip, ServedQuery, ServedText
+from training.mammo_clip.served_finish import NAMES, Finished, finish, heat_scale
+from training.mammo_clip.served_heads import ServedHeads
+from training.mammo_clip.served_recipe import ServedRecipe
+from training.mammo_clip.served_summaries import EvidenceGraph, summarise
+from training.mammo_clip.served_training import TrainedHeads, fit_probes, train_seeds
+from training.phantoms import CALIBRATION_SEED, GENERATOR_VERSION, TRAIN_SEED, VALIDATION_SEED
+from training.weights import weights_hash
+
+MODELS = ("exam_encoder", "exam_query", "text_encoder")
+PHRASES_FILE = "phrases.json"
+VARIANT = "fp16-stored onnx"
+_NAMES = [GRAMMAR_NAMES[kind] for kind in FINDING_KINDS]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """What is exported: a dual encoder with its vocabulary, a mapper and how its heat is made."""
+
+    model: LoadedModel
+    mapper: SharedMapper
+    settings: HeatSettings
+    vocabulary: Path
+    phrases: Path | None = None
+    """The file that says what the mapper learnt from, copied beside the text encoder."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """The frozen part with rounded weights, the common hash of the text space, and where cells lie."""
+
+    clip: MammoClip
+    views: ClipViews
+    text_space: str
+    grid: HeatGrid
+    cells: tuple[int, int]
+    phrase_vectors: Tensor
+    """(P, D): embeddings of `phrases()`."""
+
+
+def parts_of(source: Source, recipe: ServedRecipe) -> Parts:
+    """The served form of the frozen part. Raises CheckpointError without a text tower or a vocabulary."""
+    model = source.model
+    clip, mapper = served_module(model.clip()), served_module(source.mapper)
+    sees = model.input
+    with torch.inference_mode():
+        findings, prompts = finding_embeddings(model, _NAMES), prompt_pairs(model, recipe)
+        vectors = embed(model, [phrase.text for phrase in phrases()])
+        cells = model.features(torch.zeros(1, sees.height, sees.width)).feature_map.shape
+    noise = torch.rand(2, sees.channels, sees.height, sees.width, generator=torch.Generator().manual_seed(0))
+    grid = heat_grid(model.image_encoder, lambda images: _feature_map(model.image_encoder, images), noise)
+    views = ClipViews(clip, mapper, sees, findings.clone(), prompts.clone(), source.settings).eval()
+    round_values(views)
+    vocabulary = source.vocabulary.read_bytes()
+    return Parts(clip, views, text_space_of(clip, vocabulary), grid, (cells[2], cells[3]), vectors.clone())
+
+
+def _feature_map(encoder: nn.Module, images: Tensor) -> Tensor:
+    feature_map: Tensor = encoder.features(images).feature_map  # type: ignore[operator]
+    return feature_map
+
+
+def prompt_pairs(model: LoadedModel, recipe: ServedRecipe) -> Tensor:
+    """(T, 2, D): for each finding what says it is not there and what says it is; last, malignancy."""
+    positive = list(finding_embeddings(model, _NAMES))
+    negative = []
+    for name in _NAMES:
+        texts = [text for phrase in negated_phrases() if phrase.name == name for text in phrase.wordings]
+        negative.append(phrase_embedding(embed(model, [*texts, *recipe.malignancy.negative])))
+    positive.append(phrase_embedding(embed(model, recipe.malignancy.positive)))
+    negative.append(phrase_embedding(embed(model, recipe.malignancy.negative)))
+    return torch.stack([torch.stack(negative), torch.stack(positive)], dim=1)
+
+
+def text_space_of(clip: MammoClip, vocabulary: bytes) -> str:
+    """A text space is that of one dual encoder with one vocabulary: a hash over all weights and the pieces."""
+    weights = weights_hash({name: value.numpy() for name, value in clip.state_dict().items()})
+    return hashlib.sha256(f"{weights}\0{hashlib.sha256(vocabulary).hexdigest()}".encode()).hexdigest()
+
+
+def export_models(source: Source, recipe: ServedRecipe, cache: Path, work: Path, models: Path) -> dict[str, Any]:
+    """Train the heads, finish, write all three models below `models`; returns what validation said.
+
+    Summaries and that record (validation.json) go to `work`. Raises DataError where exams do not fit.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    parts, heads, splits = parts_of(source, recipe), recipe.heads, recipe.splits
+    graph = EvidenceGraph(parts.views, torch.get_num_threads())
+    training = summarise(graph, cache, work, (TRAIN_SEED + heads.first_exam, heads.exams))
+    validation = summarise(graph, cache, work, (VALIDATION_SEED, splits.validation))
+    calibrating = summarise(graph, cache, work, (CALIBRATION_SEED, splits.calibration))
+    for name, data in (("heads", training), ("validation", validation), ("calibration", calibrating)):
+        _check_shown(name, data.findings)
+    scale = heat_scale(validation)
+    probes = fit_probes(training, validation, heads)
+    tried = train_seeds(training, validation, probes, scale, recipe)
+    vectors = (parts.phrase_vectors, float(parts.views.logit_scale))
+    finished = finish(tried[0].heads, (validation, calibrating), vectors, parts.grid, cache)
+    hashes = write_models(source, recipe, parts, (tried[0].heads, scale), finished, models)
+    record = _record(recipe, tried, probes.penalties, probes.validation, finished, scale) | {"weights_hash": hashes}
+    (work / "validation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def _check_shown(split: str, findings: Tensor) -> None:
+    shown = findings.flatten(0, 1).any(0).tolist()
+    if missing := [name for name, there in zip(NAMES, shown, strict=True) if not there]:
+        raise DataError(f"{split}: {len(findings)} exams show no {', '.join(missing)}; give the recipe more exams")
+
+
+def _record(
+    recipe: ServedRecipe,
+    tried: list[TrainedHeads],
+    penalties: tuple[float, ...],
+    probe_aucs: tuple[float, ...],
+    finished: Finished,
+    scale: Tensor,
+) -> dict[str, Any]:
+    targets = (*NAMES, "malignancy")
+    return {
+        "recipe": asdict(recipe),
+        "generator": GENERATOR_VERSION,
+        "probes": {
+            name: {"penalty": penalty, "validation_auc": reached}
+            for name, penalty, reached in zip(targets, penalties, probe_aucs, strict=True)
+        },
+        "heads": {str(one.seed): one.validation for one in tried},
+        "chosen_seed": tried[0].seed,
+        "heat_scale": dict(zip(NAMES, scale.tolist(), strict=True)),
+        "calibration": finished.calibration,
+        "operating_points": {
+            name: point.as_table() for name, point in zip(NAMES, finished.operating_points, strict=True)
+        },
+        "phrases": {
+            "heat_scale": finished.phrase_scale,
+            "calibration": finished.phrase_calibration,
+            "operating_point": finished.phrase_point,
+        },
+    }
+
+
+def write_models(
+    source: Source,
+    recipe: ServedRecipe,
+    parts: Parts,
+    made: tuple[ServedHeads, Tensor],
+    finished: Finished,
+    models: Path,
+) -> dict[str, str]:
+    """Write the three folders whole; `made`: heads and heat scale. Returns their weights' hashes by name."""
+    heads, scale = made
+    exam = ServedClip(parts.views, heads, scale).eval()
+    query = ServedQuery(parts.views, torch.tensor(finished.phrase_scale)).eval()
+    common = _common(source, recipe, parts)
+    hashes = {
+        "exam_encoder": write_graph(exam_graph(exam), common | exam_contract(finished), models / "exam_encoder"),
+        "exam_query": write_graph(query_graph(query), common | query_contract(finished, parts), models / "exam_query"),
+        "text_encoder": write_text_encoder(source, recipe, parts, models / "text_encoder"),
+    }
+    for name in MODELS:
+        write_config(models / name)
+    return hashes
+
+
+def sample_inputs(views: ClipViews) -> dict[str, Tensor]:
+    """Two exams to trace with."""
+    sees = views.sees
+    return {"views": torch.rand(2, 4, 1, sees.height, sees.width), "present": torch.ones(2, 4, dtype=torch.bool)}
+
+
+def exam_graph(exam: ServedClip) -> onnx.ModelProto:
+    """exam_encoder as a stored graph."""
+    return store_half(trace_module(exam, sample_inputs(exam.views), ExamOutputs._fields, {}))
+
+
+def query_graph(query: ServedQuery) -> onnx.ModelProto:
+    """exam_query as a stored graph, Q not fixed."""
+    width = query.views.phrases.shape[1]
+    inputs = sample_inputs(query.views) | {"query_embeddings": torch.randn(2, 3, width)}
+    axes = {name: {axis: "Q"} for name, axis in (("query_embeddings", 1), ("query_heatmaps", 2), ("query_logits", 2))}
+    return store_half(trace_module(query, inputs, ("query_heatmaps", "query_logits"), axes))
+
+
+def text_graph(clip: MammoClip) -> onnx.ModelProto:
+    """text_encoder as a stored graph, T not fixed."""
+    token_ids = torch.ones(2, 7, dtype=torch.int64)
+    inputs = {"token_ids": token_ids, "mask": torch.ones_like(token_ids)}
+    return store_half(trace_module(ServedText(clip), inputs, ("text_embeddings",), {name: {1: "T"} for name in inputs}))
+
+
+def write_text_encoder(source: Source, recipe: ServedRecipe, parts: Parts, folder: Path) -> str:
+    """The text tower with its vocabulary, and the phrases that the mapper learnt where they are known."""
+    model = source.model
+    assert model.tokenizer is not None  # phrases have been embedded
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = source.vocabulary.read_bytes()
+    (folder / VOCABULARY_FILE).write_bytes(vocabulary)
+    if source.phrases is not None:
+        shutil.copyfile(source.phrases, folder / PHRASES_FILE)
+    contract = {
+        "contract_version": 1,
+        "name": "text_encoder",
+        "version": recipe.version,
+        "outputs": ["text_embeddings"],
+        "embed_dim": parts.phrase_vectors.shape[1],
+        "max_tokens": model.max_length,
+        "lower_case": model.tokenizer.lower_case,
+        "vocabulary": VOCABULARY_FILE,
+        "vocabulary_hash": hashlib.sha256(vocabulary).hexdigest(),
+        "text_space": parts.text_space,
+        "variant": VARIANT,
+    }
+    return write_graph(text_graph(parts.clip), contract, folder)
+
+
+def _common(source: Source, recipe: ServedRecipe, parts: Parts) -> dict[str, Any]:
+    """Fields of the two contracts that take views."""
+    sees, grid = source.model.input, parts.grid
+    return {
+        "contract_version": 1,
+        "version": recipe.version,
+        "preset": sees.preset,
+        "views": [view.name for view in STANDARD_VIEWS],
+        "input_shape": [sees.height, sees.width],
+        "wire_type": "float32",
+        "embed_dim": parts.phrase_vectors.shape[1],
+        "heatmap_shape": list(parts.cells),
+        "heatmap_stride": list(grid.stride),
+        "heatmap_offset": [round(value, 3) for value in grid.offset],
+        "calibrated_on_patients": False,
+        "text_space": parts.text_space,
+        "variant": VARIANT,
+    }
+
+
+def exam_contract(finished: Finished) -> dict[str, Any]:
+    """What exam_encoder's contract has beside the common fields."""
+    points = zip(NAMES, finished.operating_points, strict=True)
+    return {
+        "name": "exam_encoder",
+        "findings": list(NAMES),
+        "outputs": list(ExamOutputs._fields),
+        "calibration": finished.calibration,
+        "operating_points": {name: {"probability": one.probability, "heat": one.heat} for name, one in points},
+    }
+
+
+def query_contract(finished: Finished, parts: Parts) -> dict[str, Any]:
+    """What exam_query's contract has beside the common fields."""
+    return {
+        "name": "exam_query",
+        "outputs": ["query_heatmaps", "query_logits"],
+        "calibration": {"query_logits": finished.phrase_calibration},
+        "operating_point": finished.phrase_point,
+    }
