@@ -60,10 +60,13 @@ def _linear_weights(size: int, target: int) -> sparse.csr_array:
 
 @lru_cache(maxsize=64)
 def _area_linear_weights(size: int, target: int) -> sparse.csr_array:
-    """(target, size): what OpenCV does for INTER_AREA once one axis is enlarged: blend only where pixels change."""
-    scale = size / target
-    first = np.floor(np.arange(target) * scale)
-    fraction = (np.arange(target) + 1) - (first + 1) / scale
+    """(target, size): what OpenCV does for INTER_AREA once one axis is enlarged: blend only where pixels change.
+
+    In its order of operations: a fraction that should be 0 or 1 and comes out beside it takes a pixel too far.
+    """
+    growth = target / size
+    first = np.floor(np.arange(target) * (1.0 / growth))
+    fraction = ((np.arange(target) + 1) - (first + 1) * growth).astype(np.float32)
     fraction = np.where(fraction <= 0, 0.0, fraction - np.floor(fraction))
     return _two_taps(np.clip(first + fraction, 0, size - 1), target, size)
 

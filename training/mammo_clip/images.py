@@ -52,8 +52,17 @@ class ImageFile:
             plane: Plane = np.round(prepared.pixels * 255.0).astype(np.uint8)
             return plane
         with Image.open(self.path) as picture:
-            grey: Plane = np.asarray(picture.convert("L"))
-            return grey
+            return _grey(picture)
+
+
+def _grey(picture: Image.Image) -> Plane:
+    """8-bit grey; values of more bits are stretched from the least to the greatest, as the published step does."""
+    if picture.mode.startswith(("I", "F")):
+        values = np.asarray(picture, np.float64)
+        low, high = float(values.min()), float(values.max())
+        return ((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+    grey: Plane = np.asarray(picture.convert("L"))
+    return grey
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +110,7 @@ class WholeImage:
         if self.path.suffix.lower() in DICOM_ENDINGS:
             return prepare(pydicom.dcmread(self.path), side, preset(self.preset))
         with Image.open(self.path) as picture:
-            display = np.asarray(picture.convert("L"), np.float32) / np.float32(255.0)
+            display = _grey(picture).astype(np.float32) / np.float32(255.0)
         return prepare_display(display, side, preset(self.preset))
 
 
