@@ -30,10 +30,7 @@ from node.results.phrase_page import PhraseView, mark_of, render_phrase
 from node.results.reading import ViewReading
 from node.settings import ExamSettings
 
-MEANING = (
-    "index 0 to 1 of the view as a whole and heat: relative, for comparing views and exams; fitted on {dataset}, "
-    "{patients}; no probability of disease, not for diagnosis"
-)
+MEANING = "relative index 0 to 1, fitted on {dataset}, {patients}; no probability of disease"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,7 +277,7 @@ def _overlay(
     absent |= {unread.view: unread.reason for unread in images.unread}
     models = inquiry.models
     footer = f"exam_query {models.query.version}   weights {models.query.weights_hash[:12]}   {models.query_variant}"
-    picture = render_phrase(question.text, inquiry.meaning, footer, views, absent)
+    picture = render_phrase(question.text, "; ".join([inquiry.meaning, *question.remarks]), footer, views, absent)
     file = inquiry.overlays / f"{exam.study_instance_uid}-{number + 1}.png"
     try:
         inquiry.overlays.mkdir(parents=True, exist_ok=True)

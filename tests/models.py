@@ -337,7 +337,7 @@ def _query_model(height: int, width: int, leaky: bool) -> onnx.ModelProto:
         "first": [0],
         "kinds": [len(KINDS)],
     }
-    mixed = [_node("ReduceMax", "looked axis_1", "mix", keepdims=1), _node("Max", "looked mix", "weights")]
+    mixed = [_node("ReduceMax", "looked axis_1", "mix", keepdims=1), _node("Max", "looked mix zero", "weights")]
     nodes = [
         *_masking(leaky=False),
         *_heat(len(KINDS))[:-1],

@@ -42,7 +42,7 @@ def render_phrase(
     page = Image.new("RGB", (PAGE_WIDTH, height), DARK)
     draw = ImageDraw.Draw(page)
     draw.text((_MARGIN, 12), _cut(draw, title, 30), font=font(30), fill=WHITE)
-    draw.text((_MARGIN, 56), _cut(draw, meaning, 19), font=font(19), fill=AMBER)
+    draw.text((_MARGIN, 56), _cut(draw, meaning, 18), font=font(18), fill=AMBER)
     for row, pair in enumerate(_HUNG):
         for column, view in enumerate(pair):
             panel = _panel(views[view]) if view in views else _empty(view, absent.get(view, "no image"))

@@ -16,7 +16,7 @@ from pynetdicom.sop_class import Verification
 
 from node.doctor import Check, examine, report
 from node.settings import Destination, Rule, Settings, load_settings
-from tests.models import make_tiny_model
+from tests.models import make_tiny_model, make_tiny_phrase_models
 from tests.node.listeners import hl7_listener
 from tests.servers import dcmqrscp, free_port, orthanc
 
@@ -179,3 +179,23 @@ def test_server_whose_clock_is_wrong_is_named(settings: Settings) -> None:
         server.server_close()
     assert set(failures) == {"clock"}
     assert failures["clock"].seen.startswith("web is -360")
+
+
+def test_the_models_of_phrases_and_their_text_space_are_told(settings: Settings, tmp_path: Path) -> None:
+    without = {check.name: check for check in examine(settings)}["phrases"]
+    assert without.works
+    assert "not offered" in without.seen
+    assert without.seen.endswith("exams are read all the same")
+    exam_encoder = make_tiny_phrase_models(tmp_path / "three", height=128, width=96)
+    said = {check.name: check for check in examine(_with_models(settings, exam_encoder))}
+    assert said["model"].works
+    assert "exam_query 0.0.1-tiny (openvino f32), text_encoder 0.0.1-tiny" in said["phrases"].seen
+    assert f"text space {'e' * 12} as exam_encoder's" in said["phrases"].seen
+    other = make_tiny_phrase_models(tmp_path / "other", height=128, width=96, text={"text_space": "0" * 64})
+    refused = _failures(_with_models(settings, other))["phrases"]
+    assert "text_space differs" in refused.seen
+    assert "of one export" in refused.fix
+
+
+def _with_models(settings: Settings, model_folder: Path) -> Settings:
+    return replace(settings, inference=replace(settings.inference, model_folder=model_folder))

@@ -11,14 +11,14 @@ import onnx
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from node.errors import ContractError, InferenceUnavailableError
-from node.inference.load import load_model
+from node.errors import ContractError, InferenceUnavailableError, NotOfferedError
+from node.inference.load import load_model, load_phrases
 from node.inference.openvino_model import OpenVinoModel
 from node.inference.triton_model import TritonModel
 from node.mammography.contract import Prediction
 from node.settings import InferenceSettings
 from tests.integration.triton_server import TritonServer, install_triton
-from tests.models import make_tiny_model
+from tests.models import make_tiny_model, make_tiny_phrase_models
 from tests.servers import free_port
 
 SHIPPED = Path(__file__).parents[2] / "triton_models/exam_encoder"
@@ -122,6 +122,28 @@ def test_exams_at_once_get_each_their_own_answer(settings: InferenceSettings, in
         answers = list(pool.map(lambda views: model.infer(views, EVERY), exams))
     differences = [differ(answer, in_process.infer(views, EVERY)) for answer, views in zip(answers, exams, strict=True)]
     assert max(differences) < 1e-4
+
+
+def test_phrases_have_the_same_answers_as_in_process(
+    server: TritonServer, settings: InferenceSettings, tmp_path: Path
+) -> None:
+    with pytest.raises(NotOfferedError, match="has no text space"):
+        load_phrases(settings)
+    make_tiny_phrase_models(tmp_path / "models", height=HEIGHT, width=WIDTH)
+    with TritonServer(tmp_path / "models", tmp_path / "log") as served:
+        models = load_phrases(replace(settings, triton_url=served.url))
+        folder = tmp_path / "models/exam_encoder"
+        here = load_phrases(replace(settings, backend="openvino", model_folder=folder))
+        texts = ["spiculated mass", "calcifications", "mass"]
+        np.testing.assert_allclose(models.embed(texts), here.embed(texts), atol=1e-6)
+        present = np.array([True, False, True, True])
+        one, other = (each.ask(some_views(1), present, each.embed(texts)) for each in (models, here))
+        np.testing.assert_allclose(one.logits, other.logits, atol=1e-5)
+        np.testing.assert_allclose(one.heatmaps, other.heatmaps, atol=1e-5)
+        assert models.query_variant == models.text_variant == "triton python f32"
+        served.client.unload_model("exam_query")
+        with pytest.raises(NotOfferedError, match="serves no model exam_query"):
+            load_phrases(replace(settings, triton_url=served.url))
 
 
 def test_labels_are_served(server: TritonServer) -> None:
