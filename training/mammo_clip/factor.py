@@ -75,9 +75,17 @@ class SharedMapper(nn.Module):
 
     def vectors(self, statistics: Tensor) -> Tensor:
         """(B, C, STATISTICS) -> unit vectors (B, C, D) in the text space."""
-        scaled = (statistics - self.centre) / self.spread
-        channel = self.channel_embedding.expand(statistics.shape[0], -1, -1)
+        return self.of_scaled((statistics - self.centre) / self.spread)
+
+    def of_scaled(self, scaled: Tensor) -> Tensor:
+        """The same from statistics that were brought to scale."""
+        channel = self.channel_embedding.expand(scaled.shape[0], -1, -1)
         return functional.normalize(self.layers(torch.cat([scaled, channel], dim=2)), dim=-1)
+
+    def of_pairs(self, scaled: Tensor, channels: Tensor) -> Tensor:
+        """Some channels of some images: (P, STATISTICS) and the numbers of their channels (P,) -> (P, D)."""
+        joined = torch.cat([scaled, self.channel_embedding[channels]], dim=1)
+        return functional.normalize(self.layers(joined), dim=-1)
 
     def measure(self, statistics: Tensor) -> None:
         """Take `centre` and `spread` from the statistics (N, C, STATISTICS) of training images."""
