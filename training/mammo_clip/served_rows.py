@@ -1,0 +1,230 @@
+"""What served models say of test exams, view by view: the rows from which the figures are counted.
+
+A row is one view and one finding. The same rows of two models pair their figures.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.mammography.regions import HeatGrid, find_regions, register_heatmap
+from training.cache import CachedExam, load_exam
+from training.finish import probability_of
+from training.mammo_clip.localising import (
+    area_chance,
+    breast_of,
+    half_maximum_boxes,
+    hits,
+    log_heat,
+    mask_heat,
+    points_at,
+    registered,
+)
+from training.mammo_clip.operating import MARKS_PER_VIEW
+from training.served_model import ServedModel, read_contract
+
+IOU = 0.25
+LOWEST_HEAT = 0.5
+"""Marks of the FROC curve reach down to this heat."""
+
+FloatArray = NDArray[np.float32]
+BoolImage = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """A served model's contract and what it said of N exams: (N), (N, 2), (N, 4, K), and heat (N, 4, K, h, w)."""
+
+    contract: dict[str, Any]
+    exam: FloatArray
+    breasts: FloatArray
+    findings: FloatArray
+    heat: NDArray[np.float16]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The finding axis."""
+        return tuple(self.contract["findings"])
+
+    @property
+    def grid(self) -> HeatGrid:
+        """Where its cells lie."""
+        stride, offset = self.contract["heatmap_stride"], self.contract["heatmap_offset"]
+        return HeatGrid((stride[0], stride[1]), (offset[0], offset[1]))
+
+    def probabilities(self, name: str) -> FloatArray:
+        """(N, 4): calibrated, that the view shows the finding."""
+        at = self.names.index(name)
+        return probability_of(self.findings[..., at], self.contract["calibration"][f"finding_logits.{name}"])
+
+
+def answered(model: Path, paths: Sequence[Path], work: Path, threads: int) -> Answered:
+    """Answers to cached exams by a served model's folder, kept in `work` so that they are asked for once."""
+    file = model / "1" / "model.onnx"
+    contract = read_contract(file)
+    kept = work / f"answers-{contract['weights_hash'][:16]}-{paths[0].stem}-{len(paths)}.npz"
+    if not kept.exists():
+        said = ServedModel(file, threads).answers([load_exam(path).images for path in paths])
+        part = kept.with_suffix(".part.npz")
+        np.savez(part, exam=said.exam, breasts=said.breasts, findings=said.findings, heat=said.heat.astype(np.float16))
+        part.replace(kept)
+    with np.load(kept) as table:
+        return Answered(contract, *(table[name] for name in ("exam", "breasts", "findings", "heat")))
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What heat does in one view that shows the finding: the greatest heat on it; boxes of half of the maximum."""
+
+    pointing: bool
+    box: bool
+    box_where_probable: bool
+    """The same, with boxes only where the finding's probability is above its operating value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The same view without a model: chance, a filter, and the true mask in the cells of the model."""
+
+    area: float
+    filter_points: bool
+    filter_box: bool
+    mask_points: bool
+    mask_box: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MarkRow:
+    """A region that might be marked: its heat, its finding's probability, the number of the lesion it is on or -1."""
+
+    heat: float
+    probability: float
+    lesion: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One finding in one view. `normal`: the view shows none of any kind. `located`, `bounds`: None where it is not."""
+
+    exam: int
+    view: int
+    lesions: int
+    normal: bool
+    located: Located | None
+    bounds: Bounds | None
+    marks: tuple[MarkRow, ...]
+    """From LOWEST_HEAT on."""
+    marked: int
+    """Regions at the operating point."""
+    found: bool
+    """One of them is on a lesion."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What the rows of one exam are made of: its file, heat (4, h, w) and probabilities (4) of one finding."""
+
+    path: Path
+    number: int
+    kind: int
+    name: str
+    heat: NDArray[np.float16]
+    probabilities: FloatArray
+    grid: HeatGrid
+    point: dict[str, float]
+    findings: int
+    bounds: bool
+
+
+def rows_of(said: Answered, paths: Sequence[Path], name: str, *, bounds: bool, threads: int) -> list[Row]:
+    """The rows (N * 4) of one finding; `bounds` also reckons what needs no model."""
+    kind, probabilities = said.names.index(name), said.probabilities(name)
+    point = said.contract["operating_points"][name]
+    asked = [
+        Asked(
+            path, number, kind, name, said.heat[number, :, kind], probabilities[number], said.grid, point, KINDS, bounds
+        )
+        for number, path in enumerate(paths)
+    ]
+    if threads < 2:
+        found = [exam_rows(one) for one in asked]
+    else:
+        with ProcessPoolExecutor(threads, get_context("spawn")) as pool:
+            found = list(pool.map(exam_rows, asked, chunksize=8))
+    return [row for rows in found for row in rows]
+
+
+KINDS = 4
+"""Findings that make a view no normal one, whatever a model looks for."""
+
+
+def exam_rows(asked: Asked) -> list[Row]:
+    """The four rows of one exam."""
+    exam = load_exam(asked.path)
+    shown = exam.findings(asked.findings)
+    return [_row(asked, exam, view, normal=not bool(shown[view].any())) for view in range(4)]
+
+
+def _row(asked: Asked, exam: CachedExam, view: int, *, normal: bool) -> Row:
+    heat = asked.heat[view].astype(np.float32)
+    plane, truth = exam.images[view], exam.finding_boxes(view, asked.kind)
+    inside = breast_of(plane)
+    probability = float(asked.probabilities[view])
+    seen = register_heatmap(heat, asked.grid, *inside.shape)
+    marks = _marks(heat, seen, asked, inside, truth, probability, LOWEST_HEAT)
+    probable = probability >= asked.point["probability"]
+    marked = _marks(heat, seen, asked, inside, truth, probability, asked.point["heat"]) if probable else ()
+    located = bounds = None
+    if truth:
+        mask, here = exam.mask(view, asked.kind), np.where(inside, seen, np.float32(0.0))
+        box = hits(half_maximum_boxes(here, inside), truth, IOU)
+        located = Located(points_at(here, inside, mask), box, box and probable)
+        bounds = _bounds(asked, plane, mask, inside, truth) if asked.bounds else None
+    found = any(mark.lesion >= 0 for mark in marked)
+    return Row(asked.number, view, len(truth), normal, located, bounds, marks, len(marked), found)
+
+
+def _marks(
+    heat: FloatArray,
+    seen: FloatArray,
+    asked: Asked,
+    inside: BoolImage,
+    truth: Sequence[tuple[float, float, float, float]],
+    probability: float,
+    level: float,
+) -> tuple[MarkRow, ...]:
+    if heat.max() < level:
+        return ()
+    found = find_regions(heat, seen, asked.grid, inside, level, MARKS_PER_VIEW)
+    return tuple(MarkRow(region.peak_heat, probability, _lesion_at(region.centre, truth)) for region in found)
+
+
+def _lesion_at(centre: tuple[float, float], truth: Sequence[tuple[float, float, float, float]]) -> int:
+    """The number of the lesion whose box holds the point, -1 for none."""
+    x, y = centre
+    return next((at for at, box in enumerate(truth) if box[0] <= x <= box[2] and box[1] <= y <= box[3]), -1)
+
+
+def _bounds(
+    asked: Asked,
+    plane: NDArray[np.uint8],
+    mask: BoolImage,
+    inside: BoolImage,
+    truth: Sequence[tuple[float, float, float, float]],
+) -> Bounds:
+    names = {"mass": "Mass", "suspicious_calcification": "Suspicious_Calcification"}
+    filtered = log_heat(plane, names.get(asked.name, asked.name))
+    best = registered(mask_heat(mask, asked.grid, (asked.heat.shape[1], asked.heat.shape[2])), asked.grid, inside)
+    return Bounds(
+        area_chance(inside, mask),
+        points_at(filtered, inside, mask),
+        hits(half_maximum_boxes(filtered, inside), truth, IOU),
+        points_at(best, inside, mask),
+        hits(half_maximum_boxes(best, inside), truth, IOU),
+    )
