@@ -1,0 +1,84 @@
+"""What recipes of evaluation share: which rows are read, how they are encoded, which units are reported."""
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.mammo_clip.breasts import DataError
+from training.mammo_clip.labelled import Labelled, Reading, load_labelled
+from training.mammo_clip.labelled_images import ROW_UNITS
+from training.mammo_clip.loading import LoadedModel
+from training.mammo_clip.pretraining_recipe import RecipeError, build
+from training.mammo_clip.units import UNITS
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationData:
+    """Rows of a source. `rows`: "image", or "row" for the published unit of VinDr-Mammo. The numbers of phantom exams
+    are the first seeds of each split; 0 takes none.
+    """
+
+    rows: str
+    validation_share: float
+    phantom_training_exams: int
+    phantom_validation_exams: int
+    phantom_calibration_exams: int
+    phantom_test_exams: int
+
+    def reading(self, model: LoadedModel, splits: tuple[str, ...], *, strict: bool) -> Reading:
+        """How `load_labelled` reads a source for this model."""
+        exams = {
+            "training": self.phantom_training_exams,
+            "validation": self.phantom_validation_exams,
+            "calibration": self.phantom_calibration_exams,
+            "test": self.phantom_test_exams,
+        }
+        return Reading(self.rows, model.input.preset, splits, self.validation_share, exams, strict)
+
+
+def read_recipe(kind: type[Any], path: Path) -> Any:
+    """A recipe file as a frozen value of `kind`. Raises RecipeError naming the file and the key."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
+    return build(kind, table, path.name)
+
+
+def check_choices(key: str, values: Iterable[str], known: Iterable[str]) -> None:
+    """Raises RecipeError for a value that is none of the known."""
+    wrong = [value for value in values if value not in known]
+    if wrong:
+        raise RecipeError(f"{key} is {wrong[0]!r}; there are {', '.join(known)}")
+
+
+def check_data(data: EvaluationData, units: tuple[str, ...]) -> None:
+    """Raises RecipeError for rows or units that are none."""
+    check_choices("data.rows", [data.rows], ROW_UNITS)
+    check_choices("units", units, UNITS)
+    if "row" in units and data.rows != "row":
+        raise RecipeError('units: "row" is reported where data.rows is "row"')
+    if not units or not 0.0 <= data.validation_share < 1.0:
+        raise RecipeError("units needs one unit at least, data.validation_share a share below 1")
+
+
+def load_rows(
+    source: str, data: EvaluationData, model: LoadedModel, splits: tuple[str, ...], *, strict: bool
+) -> Labelled:
+    """The rows of some splits. Raises TableError, DataError."""
+    labelled = load_labelled(source, data.reading(model, splits, strict=strict))
+    for split in splits:
+        if split != "calibration" and not labelled.of(split):
+            raise DataError(f"{source}: has no rows of the split {split}")
+    return labelled
+
+
+def known_labels(labelled: Labelled, labels: tuple[str, ...]) -> None:
+    """Raises DataError for a label of which no row tells anything."""
+    told = {name for image in labelled.images for name, value in image.labels.items() if value is not None}
+    if missing := [name for name in labels if name not in told]:
+        raise DataError(
+            f"{labelled.source}: no row tells {', '.join(missing)}; labels there: {', '.join(sorted(told))}"
+        )
