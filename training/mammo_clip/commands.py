@@ -9,6 +9,7 @@ from training.mammo_clip.detect_command import add_detect
 from training.mammo_clip.finetune_command import add_finetune
 from training.mammo_clip.probe_command import add_probe
 from training.mammo_clip.served_figures_command import add_served_figures
+from training.mammo_clip.zero_shot_command import add_zero_shot
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -21,6 +22,7 @@ def add_commands(commands: "Commands") -> None:
     add_detect(commands)
     add_finetune(commands)
     add_probe(commands)
+    add_zero_shot(commands)
     add_served_figures(commands)
 
 

@@ -28,7 +28,7 @@ from training.mammo_clip.model import TEXT_MAX_LENGTH, ImageFeatures, MammoClip
 from training.mammo_clip.released import CheckpointError
 from training.mammo_clip.sampling import normalised
 
-OWN = "own"
+OWN, FINETUNED = "own", "fine-tuned"
 IMAGE, FIXED = "image", "fixed"
 Planes = NDArray[np.uint8] | Tensor
 
@@ -61,7 +61,8 @@ class Input:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A model in eval mode, whatever its folder holds: `kind` "own", "pretrained", "classifier" or "factor".
+    """A model in eval mode, whatever its folder holds: `kind` "own", "fine-tuned", "pretrained", "classifier" or
+    "factor".
 
     `image_encoder` has `out_channels` and `features`. `dual` is the whole dual encoder, None without a text tower;
     `tokenizer` None where the vocabulary was not given; `head` the classifier's layer on pooled features; `mapper`
@@ -138,6 +139,8 @@ def load_model(folder: Path, vocabulary: Path | None = None) -> LoadedModel:
     try:
         if record.get("kind") == OWN:
             return _own(found, record)
+        if record.get("kind") == FINETUNED:
+            return _finetuned(found, record)
         return _imported(found, record, vocabulary)
     except SafetensorError as error:
         raise CheckpointError(f"{found / WEIGHTS}: cannot be read: {error}. Is it whole? Copy it again") from error
@@ -186,6 +189,15 @@ def _own(folder: Path, record: dict[str, Any]) -> LoadedModel:
     return LoadedModel(
         folder, OWN, model.image_encoder, sees, model, tokenizer, length, None, None, record, _hash(folder)
     )
+
+
+def _finetuned(folder: Path, record: dict[str, Any]) -> LoadedModel:
+    """A classifier of `finetune`; its head's outputs are the recipe's findings, then four for density."""
+    from training.mammo_clip.finetuned import load_classifier  # which begins from what this module loads
+
+    model, recipe = load_classifier(folder)
+    sees, weights = recipe.input, _hash(folder)
+    return LoadedModel(folder, FINETUNED, model.image_encoder, sees, None, None, 0, model.head, None, record, weights)
 
 
 def preset_of(record: dict[str, Any], height: int, width: int) -> str:
