@@ -187,11 +187,12 @@ def _mini_mias(paths: Sequence[Path], reading: Reading) -> Labelled:
     """Evaluation only: every film is of the test split. The two films of a pair are one woman's."""
     (folder,) = paths
     images = []
-    for row in read_mias(folder / "lesions.json"):
+    table = read_mias(folder / "lesions.json", strict=reading.strict)
+    for row in table.rows:
         picture = WholeImage(row.image, None, reading.preset)
         image = _from_row(row, row.image.name, "test", row.patient, picture=picture)
         images.append(_boxes_in_model(image, picture) if row.boxes else image)
-    return Labelled("mini-mias", reading.unit, tuple(images))
+    return Labelled("mini-mias", reading.unit, tuple(images), tuple(map(str, table.problems)))
 
 
 def _boxes_in_model(image: LabelledImage, picture: WholeImage) -> LabelledImage:
@@ -214,10 +215,15 @@ def _phantoms(paths: Sequence[Path], reading: Reading) -> Labelled:
         image
         for split, first in _PHANTOM_SPLITS.items()
         if split in reading.splits
-        for path in _phantom_files(cache, split, first, reading.phantom_exams.get(split))
+        for path in _phantom_files(cache, split, first + _skipped(split, reading), reading.phantom_exams.get(split))
         for image in _phantom_views(path, load_truth(path), split)
     ]
     return Labelled("phantoms", reading.unit, tuple(images))
+
+
+def _skipped(split: str, reading: Reading) -> int:
+    """Training exams that a probe leaves to the encoder's own training."""
+    return reading.phantom_first_training_exam if split == "training" else 0
 
 
 def _phantom_files(cache: Path, split: str, first: int, count: int | None) -> tuple[Path, ...]:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from node.mammography.views import Laterality, ViewPosition
 from training.mammo_clip.tables import (
+    Problem,
     Record,
     Table,
     TableError,
-    existing,
     flag,
+    image_below,
     optional_number,
     position,
     read_table,
@@ -76,7 +77,7 @@ _VINDR = (
     "resized_xmin", "resized_ymin", "resized_xmax", "resized_ymax", *VINDR_FINDINGS,
 )
 _RSNA = ("patient_id", "image_id", "laterality", "view", "cancer", "density", "fold")
-_IMAGE_TEXT = ("patient_id", "laterality", "CC", "MLO", "text", "text_augment", "fold")
+_IMAGE_TEXT = ("patient_id", "laterality", "CC", "MLO", "text", "fold")
 _CBIS = (
     "patient_id", "left or right breast", "image view", "abnormality id", "abnormality type", "assessment",
     "pathology", "cropped image file path",
@@ -93,8 +94,11 @@ def read_vindr(path: Path, images: Path, *, strict: bool = False) -> Table[Image
 
     def row(record: Record) -> ImageRow:
         present = tuple((name, float(flag(record, name))) for name in VINDR_FINDINGS)
+        _check_no_finding(present)
+        if text(record, "split") not in _VINDR_SPLITS:
+            raise ValueError(f"split is {record['split']!r}, not training or test")
         return ImageRow(
-            image=existing(images / text(record, "patient_id") / text(record, "image_id")),
+            image=image_below(images, text(record, "patient_id"), text(record, "image_id")),
             patient=text(record, "patient_id"),
             laterality=side(record, "laterality"),
             position=position(record, "view"),
@@ -105,7 +109,21 @@ def read_vindr(path: Path, images: Path, *, strict: bool = False) -> Table[Image
             fold=whole(record, "fold"),
         )
 
-    return read_table(path, _VINDR, row, strict=strict)
+    return read_table(path, _VINDR, row, strict=strict, key=lambda row: row.image, facts=_of_the_image)
+
+
+_VINDR_SPLITS = ("training", "test")
+
+
+def _of_the_image(row: ImageRow) -> tuple[object, ...]:
+    """What all rows of one image must say alike; its findings differ from row to row."""
+    return row.laterality, row.position, row.density, row.split, row.fold
+
+
+def _check_no_finding(labels: tuple[tuple[str, float], ...]) -> None:
+    found = [name for name, there in labels if there and name != "No_Finding"]
+    if found and dict(labels)["No_Finding"]:
+        raise ValueError(f"No_Finding is 1, and so is {found[0]}")
 
 
 def _vindr_boxes(record: Record, names: list[str]) -> tuple[tuple[str, Box], ...]:
@@ -173,9 +191,7 @@ def read_rsna(path: Path, images: Path, *, strict: bool = False) -> Table[ImageR
         if density not in ("", *DENSITIES):
             raise ValueError(f"density is {record['density']!r}, not A to D")
         return ImageRow(
-            image=existing(
-                images / text(record, "patient_id") / f"{text(record, 'image_id').removesuffix('.png')}.png"
-            ),
+            image=image_below(images, text(record, "patient_id"), _with_ending(text(record, "image_id"))),
             patient=text(record, "patient_id"),
             laterality=side(record, "laterality"),
             position=position(record, "view"),
@@ -195,18 +211,18 @@ def _with_ending(image_id: str) -> str:
 def read_image_text(path: Path, images: Path, *, strict: bool = False) -> Table[TextRow]:
     """The image-text table: one row a breast, its lists written as Python writes them.
 
-    `text_augment` may be empty: back-translation is an optional column.
+    `text_augment` may be empty or missing: back-translation is an optional column.
     """
 
     def row(record: Record) -> TextRow:
         patient = text(record, "patient_id")
         views = tuple(
-            (view, tuple(existing(images / patient / name) for name in texts(record, view.value)))
+            (view, tuple(image_below(images, patient, name) for name in texts(record, view.value)))
             for view in (ViewPosition.CC, ViewPosition.MLO)
         )
         there = tuple((view, files) for view, files in views if files)
         sections = tuple(section.strip() for section in texts(record, "text"))
-        augmented = texts(record, "text_augment")
+        augmented = texts(record, "text_augment") if "text_augment" in record else ()
         if not there:
             raise ValueError("no image in CC or MLO")
         if not any(sections):
@@ -230,7 +246,10 @@ def read_cbis(path: Path, crops: Path, *, strict: bool = False) -> Table[ImageRo
         pathology = text(record, "pathology")
         if pathology not in ("MALIGNANT", "BENIGN", "BENIGN_WITHOUT_CALLBACK"):
             raise ValueError(f"pathology is {pathology!r}")
-        is_mass = text(record, "abnormality type").lower() == "mass"
+        kind = text(record, "abnormality type").lower()
+        if kind not in ("mass", "calcification"):
+            raise ValueError(f"abnormality type is {kind!r}, not mass or calcification")
+        is_mass = kind == "mass"
         return ImageRow(
             image=found[name],
             patient=text(record, "patient_id"),
@@ -243,7 +262,7 @@ def read_cbis(path: Path, crops: Path, *, strict: bool = False) -> Table[ImageRo
             ),
         )
 
-    return read_table(path, _CBIS, row, strict=strict)
+    return read_table(path, _CBIS, row, strict=strict, key=lambda row: row.image)
 
 
 def _crop_name(crop: Path) -> str:
@@ -255,9 +274,9 @@ def _crop_name(crop: Path) -> str:
 def read_cesm_texts(path: Path, *, strict: bool = False) -> Table[tuple[str, str, str]]:
     """CDD-CESM's sentences of plain mammograms (Type DM): (image name, patient, sentence), for the text tower."""
 
-    def row(record: Record) -> tuple[str, str, str]:
+    def row(record: Record) -> tuple[str, str, str] | None:
         if text(record, "Type") != "DM":
-            raise ValueError(f"Type is {record['Type']!r}: contrast-enhanced, not a plain mammogram")
+            return None  # contrast-enhanced, not a plain mammogram
         words = " ".join(text(record, "Findings").replace("$", ". ").lower().split())
         return text(record, "Image_name"), text(record, "Patient_ID"), words
 
@@ -267,13 +286,11 @@ def read_cesm_texts(path: Path, *, strict: bool = False) -> Table[tuple[str, str
 def read_embed(path: Path, images: Path, *, strict: bool = False) -> Table[ImageRow]:
     """EMBED's metadata: 2D images (FinalImageType); `split` is the exam. Its clinical table has the labels."""
 
-    def row(record: Record) -> ImageRow:
-        if text(record, "FinalImageType") not in ("2D", "cview"):
-            raise ValueError(f"FinalImageType is {record['FinalImageType']!r}, not 2D or cview")
-        if record.get("spot_mag", "") in ("1", "1.0"):
-            raise ValueError("spot_mag is 1: a spot or magnification view")
+    def row(record: Record) -> ImageRow | None:
+        if text(record, "FinalImageType") not in ("2D", "cview") or record.get("spot_mag", "") in ("1", "1.0"):
+            return None  # a volume, or a spot or magnification view
         return ImageRow(
-            image=existing(images / text(record, "anon_dicom_path")),
+            image=image_below(images, text(record, "anon_dicom_path")),
             patient=text(record, "empi_anon"),
             laterality=side(record, "ImageLateralityFinal"),
             position=position(record, "ViewPosition"),
@@ -289,25 +306,51 @@ _MIAS = {"CALC": "Suspicious_Calcification", "CIRC": "Mass", "SPIC": "Mass", "MI
 _MIAS |= {"ARCH": "Architectural_Distortion", "ASYM": "Asymmetry", "NORM": ""}
 
 
-def read_mias(path: Path) -> tuple[ImageRow, ...]:
-    """mini-MIAS's lesions.json, a row a film: MLO, of which the side is not known. Raises TableError."""
+def read_mias(path: Path, *, strict: bool = False) -> Table[ImageRow]:
+    """mini-MIAS's lesions.json, a row a film: MLO, of which the side is not known. A problem's line is the number of
+    the entry. Raises TableError.
+    """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return unique_images(Table(tuple(_mias_row(entry, path.parent) for entry in entries), ())).rows
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TableError(f"{path}: no list of mini-MIAS lesions: {type(error).__name__}: {error}") from error
+    if not isinstance(entries, list):
+        raise TableError(f"{path}: no list of mini-MIAS lesions but {type(entries).__name__}")
+    rows, problems = [], []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            rows.append(_mias_row(entry, path.parent))
+        except ValueError as error:
+            problems.append(Problem(path, number, str(error)))
+            if strict:
+                raise TableError(
+                    f"{problems[-1]}. Mend the entry, or leave --strict out to go on without it"
+                ) from error
+    if not rows:
+        raise TableError(f"{path}: no usable entry among {len(entries)}{f'; {problems[0]}' if problems else ''}")
+    return Table(unique_images(Table(tuple(rows), ())).rows, tuple(problems))
 
 
-def _mias_row(entry: dict[str, object], folder: Path) -> ImageRow:
-    name = _MIAS[str(entry["abn"])]
-    image = existing(folder / Path(str(entry["file"])).name)
-    box = entry.get("box")
-    boxes = ((name, _box(box)),) if name and isinstance(box, list) else ()
+def _mias_row(entry: object, folder: Path) -> ImageRow:
+    if not isinstance(entry, dict):
+        raise ValueError(f"the entry is {entry!s:.60}, not a table of file, abn, pair")
+    missing = [key for key in ("file", "abn", "pair") if not isinstance(entry.get(key), str | int)]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} is missing")
+    if entry["abn"] not in _MIAS:
+        raise ValueError(f"abn is {entry['abn']!r}, not {', '.join(_MIAS)}")
+    name = _MIAS[entry["abn"]]
+    image = image_below(folder, Path(str(entry["file"])).name)
+    boxes = ((name, _box(entry["box"])),) if name and entry.get("box") else ()
     found = tuple((kind, float(kind == name)) for kind in dict.fromkeys(_MIAS.values()) if kind)
     labels = (*found, ("malignant", float(entry.get("severity") == "M")))
     return ImageRow(image, f"pair {entry['pair']}", None, ViewPosition.MLO, labels, boxes)
 
 
-def _box(values: list[object]) -> Box:
-    left, top, right, bottom = (float(str(value)) for value in values)
+def _box(values: object) -> Box:
+    if not isinstance(values, list) or len(values) != 4 or not all(type(value) in (int, float) for value in values):
+        raise ValueError(f"box is {values!s:.60}, not four numbers")
+    left, top, right, bottom = (float(value) for value in values)
+    if not (left < right and top < bottom):
+        raise ValueError(f"the box {left}, {top}, {right}, {bottom} has no area")
     return left, top, right, bottom

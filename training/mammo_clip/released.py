@@ -7,7 +7,9 @@ names, and each foreign one of these becomes an inert object that keeps its stat
 import hashlib
 import pickle
 import re
+import struct
 import warnings
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,6 +47,7 @@ class _Inert:
     """In place of a foreign object: takes whatever it is made of, keeps its state, does nothing."""
 
     def __init__(self, *parts: object) -> None:
+        self.parts: tuple[object, ...] = parts
         self.state: object = parts
 
     def __setstate__(self, state: object) -> None:
@@ -91,24 +94,41 @@ def load_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused: {_foreign_name(error)}. Such a file can run anything when it is opened; take it "
-            "from the authors' page again"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read: {_first_line(error)}. Is it whole? Compare its size with the authors' page and "
-            "fetch it again"
-        ) from error
+        raise CheckpointError(f"{path}: {_refusal(error)}") from error
+    except _UNREADABLE as error:
+        raise CheckpointError(f"{path}: cannot be read: {_unreadable(path, error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds no dictionary but {type(content).__name__}: no checkpoint of Mammo-CLIP")
     return content
 
 
-def _foreign_name(error: Exception) -> str:
-    """What the restricted unpickler met: "it wants posix.mkdir"."""
+_UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, OverflowError)
+"""What torch raises for a file that is cut off or is none of its own."""
+
+
+def _refusal(error: Exception) -> str:
+    """What the restricted unpickler met, and the cure."""
     found = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
-    return f"it wants {found.group(1)}" if found else "it holds what no checkpoint holds"
+    if found is None:
+        return (
+            "refused: it is nothing that torch.save wrote, or holds what no checkpoint holds; take it from the "
+            "authors' page again"
+        )
+    return (
+        f"refused: it wants {found.group(1)}. Such a file can run anything when it is opened; take it from the "
+        "authors' page again"
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """Why, and the cure: the authors' downstream files come in a zip, which looks like a checkpoint to torch."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            names = packed.namelist()
+        if not any(name.endswith("data.pkl") for name in names):
+            shown = ", ".join(names[:3])
+            return f"it is a zip of other files ({shown}); unpack it and import one of them"
+    return f"{_first_line(error)}. Is it whole? Compare its size with the authors' page and fetch it again"
 
 
 def _first_line(error: Exception) -> str:
@@ -120,7 +140,9 @@ def read_released(path: Path) -> Released:
     """Read one released file and say what it is. Raises CheckpointError where it is none that is known."""
     content = load_file(path)
     kind, state = _kind_of(path, content)
-    tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    if odd := [str(key) for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise CheckpointError(f"{path}: does not fit: {', '.join(odd[:5])} under its weights is no tensor")
+    tensors = {str(key).removeprefix("module."): value for key, value in state.items()}
     others = {key: value for key, value in content.items() if key not in _HEAVY and not isinstance(value, Tensor)}
     record = {
         "file": path.name,
@@ -138,33 +160,39 @@ _HEAVY = frozenset({"model", "state_dict", "optimizer", "scheduler", "prediction
 
 def _kind_of(path: Path, content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """By what stands in it, never by its name."""
-    if "model" in content:
-        keys = [str(key) for key in content["model"]]
-        is_classifier = any("classifier.classification_head" in key for key in keys)
-        return ("classifier" if is_classifier else "pretrained"), content["model"]
-    if "state_dict" in content:
-        return "detector", content["state_dict"]
+    if isinstance(state := content.get("model"), Mapping):
+        is_classifier = any("classifier.classification_head" in str(key) for key in state)
+        return ("classifier" if is_classifier else "pretrained"), state
+    if isinstance(state := content.get("state_dict"), Mapping):
+        return "detector", state
     if any(str(key).removeprefix("module.").startswith("pool.") for key in content):
         return "factor", content
     raise CheckpointError(
-        f"{path}: no checkpoint of Mammo-CLIP: its keys are {', '.join(map(str, list(content)[:6]))}; known are files "
-        "with `model` (pretraining, classifier), `state_dict` (detector) and bare FActOR weights"
+        f"{path}: no checkpoint of Mammo-CLIP: its keys are {', '.join(map(str, list(content)[:6])) or 'none'}; known "
+        "are files with weights under `model` (pretraining, classifier) or `state_dict` (detector), and bare FActOR "
+        "weights"
     )
 
 
 def _variant(path: Path, state: Mapping[str, Tensor]) -> str:
     """B2 or B5 by the channels of the head, whatever the configuration calls it."""
     heads = [value for key, value in state.items() if key.endswith("_conv_head.weight")]
-    channels = heads[0].shape[0] if heads else None
-    variant = {1408: "b2", 2048: "b5"}.get(channels or 0)
+    channels = heads[0].shape[0] if heads and heads[0].dim() else 0
+    variant = {1408: "b2", 2048: "b5"}.get(channels)
     if variant is None:
-        raise CheckpointError(f"{path}: neither B2 (1408) nor B5 (2048): its image encoder ends in {channels} channels")
+        which = f"ends in {channels} channels" if channels else "has no _conv_head.weight"
+        raise CheckpointError(
+            f"{path}: a checkpoint of another model: its image encoder {which}; Mammo-CLIP's B2 ends in 1408, B5 in "
+            "2048"
+        )
     return variant
 
 
 def plain(value: object) -> Any:
     """What JSON takes: omegaconf's containers as lists and dictionaries, unknown objects by their class's name."""
     if isinstance(value, _Inert):
+        if type(value).__name__ == "scalar":
+            return _number(value)
         state = value.state if isinstance(value.state, dict) else {}
         inner = state.get("_content", state.get("_val"))
         return plain(inner) if inner is not None else None
@@ -173,6 +201,18 @@ def plain(value: object) -> Any:
     if isinstance(value, list | tuple | set):
         return [plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else type(value).__name__
+
+
+_FORMATS = {"f8": "d", "f4": "f", "i8": "q", "i4": "i"}
+
+
+def _number(scalar: _Inert) -> float | None:
+    """The number of one of numpy's scalars, from its type's name and its bytes; None where it is another."""
+    match scalar.parts:
+        case (_Inert(parts=(str(name), *_)), bytes(raw)) if name in _FORMATS:
+            (number,) = struct.unpack(f"<{_FORMATS[name]}", raw)
+            return number if isinstance(number, int | float) else None
+    return None
 
 
 def _sha256(path: Path) -> str:

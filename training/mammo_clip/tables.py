@@ -6,6 +6,7 @@ A row that does not hold is listed and left out; with `strict` the first one sto
 import ast
 import csv
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,26 +49,33 @@ class Table(Generic[Row]):
 def read_table(
     path: Path,
     columns: Iterable[str],
-    read_row: Callable[[Record], Row],
+    read_row: Callable[[Record], Row | None],
     *,
     strict: bool = False,
     key: Callable[[Row], object] | None = None,
+    facts: Callable[[Row], object] | None = None,
 ) -> Table[Row]:
-    """Read a CSV file with a header. `read_row` raises ValueError for a row that does not hold.
+    """Read a CSV file with a header. `read_row` raises ValueError for a row that does not hold; None leaves out, in
+    silence, one that holds and is of another kind.
 
-    `key` names a row; a later one of the same key with other content conflicts with it. Raises TableError where the
-    file cannot be read or lacks a column, where no row is left, and with `strict` at the first problem.
+    `key` names a row; a later one of the same key with other `facts` (without: with any other content) conflicts with
+    it. Raises TableError where the file cannot be read or lacks a column, where no row is left, and with `strict` at
+    the first problem.
     """
     records = list(_records(path, tuple(columns)))
     rows: list[Row] = []
     problems: list[Problem] = []
     lines: list[int] = []
-    seen: dict[object, tuple[int, Row]] = {}
+    seen: dict[object, tuple[int, object]] = {}
     for line, record in records:
         try:
+            if _MORE in record:
+                raise ValueError(f"has more cells than the header: {record[_MORE]:.60}; put commas in quotes")
             row = read_row(record)
+            if row is None:
+                continue
             if key is not None:
-                _check_conflict(seen, key(row), line, row)
+                _check_conflict(seen, key(row), line, row if facts is None else facts(row))
         except ValueError as error:
             problems.append(Problem(path, line, str(error)))
             if strict:
@@ -84,7 +92,10 @@ def read_table(
 def _records(path: Path, columns: tuple[str, ...]) -> Iterable[tuple[int, Record]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, restkey=_MORE)
+            twice = sorted({name for name in columns if (reader.fieldnames or []).count(name) > 1})
+            if twice:
+                raise TableError(f"{path}: column {', '.join(twice)} stands twice in the header. Leave one out")
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
                 raise TableError(
@@ -92,15 +103,23 @@ def _records(path: Path, columns: tuple[str, ...]) -> Iterable[tuple[int, Record
                     f"{', '.join(reader.fieldnames or ()) or 'none'}"
                 )
             for record in reader:
-                yield reader.line_num, {name: (value or "").strip() for name, value in record.items() if name}
+                yield reader.line_num, {name: _cell(value) for name, value in record.items() if name}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}: cannot be read as CSV in UTF-8: {error}") from error
 
 
-def _check_conflict(seen: dict[object, tuple[int, Row]], key: object, line: int, row: Row) -> None:
+_MORE = "more cells than columns"
+"""Key of a record under which its cells without a column stand."""
+
+
+def _cell(value: str | list[str] | None) -> str:
+    return ", ".join(value) if isinstance(value, list) else (value or "").strip()
+
+
+def _check_conflict(seen: dict[object, tuple[int, object]], key: object, line: int, facts: object) -> None:
     if key not in seen:
-        seen[key] = (line, row)
-    elif seen[key][1] != row:
+        seen[key] = (line, facts)
+    elif seen[key][1] != facts:
         raise ValueError(f"contradicts line {seen[key][0]}, which says something else of {key}")
 
 
@@ -166,8 +185,10 @@ def literal_list(record: Record, column: str) -> list[object]:
     if not record[column]:
         return []
     try:
-        value = ast.literal_eval(record[column])
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of backslashes in strings
+            value = ast.literal_eval(record[column])
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ValueError(f"{column} is no list: {record[column]:.60}") from error
     if not isinstance(value, list):
         raise ValueError(f"{column} is no list: {record[column]:.60}")
@@ -184,6 +205,18 @@ def texts(record: Record, column: str) -> tuple[str, ...]:
 
 def existing(path: Path) -> Path:
     """The path of an image that is there. Raises ValueError."""
-    if not path.is_file():
+    try:
+        is_there = path.is_file()
+    except OSError as error:
+        raise ValueError(f"no image at {str(path)[:200]}: {error.strerror}") from error
+    if not is_there:
         raise ValueError(f"no image at {path}")
     return path
+
+
+def image_below(folder: Path, *names: str) -> Path:
+    """The image of these names below a folder, never outside of it. Raises ValueError."""
+    path = folder.joinpath(*names)
+    if path.is_absolute() != folder.is_absolute() or ".." in Path(*names).parts or not path.is_relative_to(folder):
+        raise ValueError(f"{'/'.join(names):.200} leads out of {folder}")
+    return existing(path)
