@@ -1,6 +1,7 @@
 """`python -m training export --run RUN`: a trained System A as the three models that are served."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mapper", type=Path, help="System A: what `factor` wrote")
     parser.add_argument("--vocabulary", type=Path, help="System A: vocab.txt of a checkpoint that was imported without")
+    parser.add_argument("--preset", help="System A: how views are prepared, where the run learnt on parts of them")
     parser.add_argument("--models", type=Path, help="System A: folder for exam_encoder, exam_query and text_encoder")
 
 
@@ -34,7 +36,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if missing := [name for name in ("mapper", "models") if getattr(arguments, name) is None]:
         raise RecipeError(f"export of a run of System A needs --{' and --'.join(missing)}")
     recipe = load_served_recipe(arguments.recipe)
-    source = source_of(arguments.model_run, arguments.mapper, arguments.vocabulary)
+    source = source_of(arguments.model_run, arguments.mapper, arguments.vocabulary, arguments.preset)
     if source.model.licence:
         print(f"licence: {source.model.licence}")
     record = export_models(source, recipe, arguments.cache, arguments.out, arguments.models)
@@ -46,14 +48,19 @@ def _export(arguments: argparse.Namespace) -> None:
         print(f"{name}: {marks:.3f} marks in a normal view, {marked:.3f} of lesion views marked (validation)")
 
 
-def source_of(run: Path, mapper: Path, vocabulary: Path | None) -> "Source":
-    """The model of a folder and the mapper of another. Raises CheckpointError where they do not fit."""
+def source_of(run: Path, mapper: Path, vocabulary: Path | None, preset_name: str | None = None) -> "Source":
+    """The model of a folder and the mapper of another. Raises CheckpointError where they do not fit.
+
+    `preset_name`: takes the place of the run's own; RecipeError where there is none of that name.
+    """
     from training.mammo_clip.factor_folder import load_mapper
     from training.mammo_clip.loading import load_model
     from training.mammo_clip.released import CheckpointError
     from training.mammo_clip.served_export import PHRASES_FILE, Source
 
     model = load_model(run, vocabulary)
+    if preset_name is not None:
+        model = _seeing(model, preset_name)
     shared, settings, _ = load_mapper(mapper)
     channels, width = int(model.image_encoder.out_channels), _embed_dim(model)  # type: ignore[arg-type]
     if (shared.channels, shared.embed_dim) != (channels, width):
@@ -63,6 +70,18 @@ def source_of(run: Path, mapper: Path, vocabulary: Path | None) -> "Source":
         )
     known = mapper / PHRASES_FILE
     return Source(model, shared, settings, _vocabulary(model, vocabulary), known if known.exists() else None)
+
+
+def _seeing(model: "LoadedModel", preset_name: str) -> "LoadedModel":
+    from node.errors import SettingsError
+    from node.mammography.pixels import preset
+    from training.mammo_clip.pretraining_recipe import RecipeError
+
+    try:
+        views = preset(preset_name)
+    except SettingsError as error:
+        raise RecipeError(f"--preset: {error}") from error
+    return replace(model, input=replace(model.input, preset=preset_name, height=views.height, width=views.width))
 
 
 def _embed_dim(model: "LoadedModel") -> int:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from node.mammography.pixels import preset
 from training import maps
@@ -104,8 +105,9 @@ class ClipViews(nn.Module):
         """Rings around the nipple, the chest wall on the left in all views. 0 where a ring has no cell."""
         if not self.mirrored:
             views, heat = _mirror_right(views), _mirror_right(heat)
-        stride = -(-views.shape[-2] // heat.shape[-2])
-        return ring_maxima(views, heat, stride).clamp_min(0.0)
+        rows, columns = heat.shape[-2:]
+        seen = functional.interpolate(views.flatten(0, 1), size=(rows, columns), mode="nearest")
+        return ring_maxima(seen.reshape(-1, 4, 1, rows, columns), heat, 1).clamp_min(0.0)
 
 
 def _mirror_right(planes: Tensor) -> Tensor:
