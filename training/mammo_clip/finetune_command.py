@@ -100,7 +100,7 @@ def _report(
 ) -> None:
     from training.mammo_clip.finetune_report import tuned_figures
     from training.mammo_clip.loading import load_model
-    from training.mammo_clip.probe import write_predictions
+    from training.mammo_clip.predictions import write_predictions
     from training.mammo_clip.reporting import begin_report, end_report
 
     figures = tuned_figures(recipe, runs, images, arguments.report_on, process.device)

@@ -11,7 +11,7 @@ from training.mammo_clip.finetuned import load_classifier
 from training.mammo_clip.finetuning import Logits, by_target, predict
 from training.mammo_clip.finetuning_data import TargetImages, TuningImages
 from training.mammo_clip.finetuning_recipe import FinetuningRecipe
-from training.mammo_clip.probe import prediction_rows
+from training.mammo_clip.predictions import Prediction, predictions_of
 from training.mammo_clip.probing import DENSITY
 from training.mammo_clip.unit_figures import Scored, density_measures, finding_measures
 
@@ -30,7 +30,7 @@ class TunedFigures:
     """Sections of the report, and the predictions of the run with most data."""
 
     sections: tuple[Section, ...]
-    predictions: tuple[tuple[object, ...], ...]
+    predictions: tuple[Prediction, ...]
 
 
 def tuned_figures(
@@ -38,7 +38,7 @@ def tuned_figures(
 ) -> TunedFigures:
     """Figures on the `reported` split. The rows that chose the epoch also calibrate and choose thresholds."""
     sections: list[Section] = []
-    predictions: list[tuple[object, ...]] = []
+    predictions: list[Prediction] = []
     most = max(run.share for run in runs)
     for run in runs:
         model = load_classifier(run.best)[0].to(device)
@@ -61,16 +61,16 @@ def _scored(recipe: FinetuningRecipe, images: TargetImages, logits: Logits) -> d
 
 def _measures(
     recipe: FinetuningRecipe, ours: dict[str, Scored], held_out: dict[str, Scored], *, whole: bool
-) -> tuple[list[Measured], list[tuple[object, ...]]]:
+) -> tuple[list[Measured], list[Prediction]]:
     measures: list[Measured] = []
-    predictions: list[tuple[object, ...]] = []
+    predictions: list[Prediction] = []
     for name in recipe.data.targets:
         if name == DENSITY:
             measures += density_measures(ours[name], held_out[name], recipe.units)[0]
             continue
         found, platt = finding_measures(name, ours[name], held_out[name], recipe.units, whole=whole)
         measures += found
-        predictions += prediction_rows(name, ours[name], platt)
+        predictions += predictions_of(name, ours[name], platt)
     return measures, predictions
 
 
