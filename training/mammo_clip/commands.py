@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.mammo_clip.detect_command import add_detect
+from training.mammo_clip.factor_command import add_factor
 from training.mammo_clip.finetune_command import add_finetune
 from training.mammo_clip.probe_command import add_probe
 from training.mammo_clip.served_figures_command import add_served_figures
@@ -20,6 +21,7 @@ def add_commands(commands: "Commands") -> None:
     _add_pretrain(commands.add_parser("pretrain", help="train a dual encoder of images and sentences"))
     _add_import(commands.add_parser("import", help="convert a released checkpoint of Mammo-CLIP once"))
     add_detect(commands)
+    add_factor(commands)
     add_finetune(commands)
     add_probe(commands)
     add_zero_shot(commands)

@@ -94,9 +94,9 @@ class Encoded:
         """The statistics in memory, float32."""
         return torch.from_numpy(np.asarray(self.statistics, np.float32))
 
-    def map_of(self, number: int) -> Tensor:
-        """(1, C, h, w) float32 of one view."""
-        return torch.from_numpy(np.asarray(self.maps[number], np.float32))[None]
+    def maps_of(self, numbers: Sequence[int]) -> Tensor:
+        """(B, C, h, w) float32 of views among the first M."""
+        return torch.from_numpy(np.asarray(self.maps[list(numbers)], np.float32))
 
 
 def encode(model: LoadedModel, views: ViewSet, folder: Path, *, maps: int = 0, coarse: bool = False) -> Encoded:
