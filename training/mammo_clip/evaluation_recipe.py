@@ -27,7 +27,9 @@ class EvaluationData:
     phantom_calibration_exams: int
     phantom_test_exams: int
 
-    def reading(self, model: LoadedModel, splits: tuple[str, ...], *, strict: bool) -> Reading:
+    def reading(
+        self, model: LoadedModel, splits: tuple[str, ...], *, strict: bool, first_training_exam: int = 0
+    ) -> Reading:
         """How `load_labelled` reads a source for this model."""
         exams = {
             "training": self.phantom_training_exams,
@@ -35,7 +37,7 @@ class EvaluationData:
             "calibration": self.phantom_calibration_exams,
             "test": self.phantom_test_exams,
         }
-        return Reading(self.rows, model.input.preset, splits, self.validation_share, exams, strict)
+        return Reading(self.rows, model.input.preset, splits, self.validation_share, exams, strict, first_training_exam)
 
 
 def read_recipe(kind: type[Any], path: Path) -> Any:
@@ -65,12 +67,21 @@ def check_data(data: EvaluationData, units: tuple[str, ...]) -> None:
 
 
 def load_rows(
-    source: str, data: EvaluationData, model: LoadedModel, splits: tuple[str, ...], *, strict: bool
+    source: str,
+    data: EvaluationData,
+    model: LoadedModel,
+    splits: tuple[str, ...],
+    *,
+    strict: bool,
+    needed: tuple[str, ...],
+    first_training_exam: int = 0,
 ) -> Labelled:
-    """The rows of some splits. Raises TableError, DataError."""
-    labelled = load_labelled(source, data.reading(model, splits, strict=strict))
-    for split in splits:
-        if split != "calibration" and not labelled.of(split):
+    """The rows of some splits. Raises TableError, and DataError where one that is `needed` has none."""
+    labelled = load_labelled(
+        source, data.reading(model, splits, strict=strict, first_training_exam=first_training_exam)
+    )
+    for split in needed:
+        if not labelled.of(split):
             raise DataError(f"{source}: has no rows of the split {split}")
     return labelled
 

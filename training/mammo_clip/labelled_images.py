@@ -57,7 +57,7 @@ class Reading:
     `unit`: see `Labelled`. `preset` prepares DICOM files and films; pictures of published tables count as prepared.
     `splits` are those to read. `validation_share`: part of the training patients that validates, where the source has
     no fold for it. `phantom_exams`: exams by split, the first seeds; all that the cache holds where a split is not
-    named. `strict` stops at a row that does not hold.
+    named; training begins at `phantom_first_training_exam`. `strict` stops at a row that does not hold.
     """
 
     unit: str = "image"
@@ -66,3 +66,4 @@ class Reading:
     validation_share: float = 0.1
     phantom_exams: Mapping[str, int] = field(default_factory=dict)
     strict: bool = False
+    phantom_first_training_exam: int = 0

@@ -1,7 +1,5 @@
 """A whole probe: rows read, encoded once, heads fitted for each label and data fraction, calibrated, reported."""
 
-import csv
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from training.mammo_clip.evaluation_recipe import (
 from training.mammo_clip.features import Encoding, Features, encode
 from training.mammo_clip.labelled import Labelled, LabelledImage
 from training.mammo_clip.loading import LoadedModel
+from training.mammo_clip.predictions import Prediction, predictions_of
 from training.mammo_clip.pretraining_recipe import RecipeError
 from training.mammo_clip.probing import (
     DENSITIES,
@@ -33,7 +32,7 @@ from training.mammo_clip.probing import (
     sampled_patients,
     save_probe,
 )
-from training.mammo_clip.unit_figures import Numbers, Platt, Scored, density_measures, finding_measures
+from training.mammo_clip.unit_figures import Scored, density_measures, finding_measures
 
 SAMPLED = ("patients", "rows")
 
@@ -41,7 +40,8 @@ SAMPLED = ("patients", "rows")
 @dataclass(frozen=True, slots=True)
 class ProbeRecipe:
     """One probe. `labels` are findings, "cancer", "density"; `fractions` of the training data, each with every one of
-    `fraction_seeds` (1.0 once); `sampled`: "patients", none of which is split, or "rows", as published.
+    `fraction_seeds` (1.0 once); `sampled`: "patients", none of which is split, or "rows", as published. Phantoms to
+    train on begin at `phantom_first_training_exam`: the encoder should not have learnt from them.
     """
 
     name: str
@@ -50,6 +50,7 @@ class ProbeRecipe:
     fractions: tuple[float, ...]
     fraction_seeds: tuple[float, ...]
     sampled: str
+    phantom_first_training_exam: int
     data: EvaluationData
     encoding: Encoding
     fitting: Fitting
@@ -60,7 +61,7 @@ class ProbeResult:
     """What a probe gives: sections of the report, the largest fraction's predictions, and what could not be fitted."""
 
     sections: tuple[Section, ...]
-    predictions: tuple[tuple[object, ...], ...]
+    predictions: tuple[Prediction, ...]
     problems: tuple[str, ...]
     facts: dict[str, Any]
 
@@ -106,14 +107,16 @@ def run_probe(
     before. Raises TableError, DataError, RecipeError.
     """
     names = tuple(dict.fromkeys(("training", "validation", "calibration", reported)))
-    labelled = load_rows(source, recipe.data, model, names, strict=strict)
+    needed = tuple(name for name in names if name != "calibration")
+    first = recipe.phantom_first_training_exam
+    labelled = load_rows(source, recipe.data, model, names, strict=strict, needed=needed, first_training_exam=first)
     known_labels(labelled, tuple(label for label in recipe.labels if label != DENSITY))
     features = encode(model, [image.picture for image in labelled.images], cache, recipe.encoding)
     splits = {name: _split(labelled, features, name) for name in names}
     if not splits["calibration"].images:
         splits["calibration"] = splits["validation"]
     sections: list[Section] = []
-    predictions: list[tuple[object, ...]] = []
+    predictions: list[Prediction] = []
     problems = [*labelled.problems, *features.problems.values()]
     for fraction, seed in _draws(recipe):
         fitted = _fit_all(recipe, splits["training"], splits["validation"], fraction, seed)
@@ -168,10 +171,10 @@ def _sample(recipe: ProbeRecipe, training: _Split, fraction: float, seed: int) -
 
 def _report(
     recipe: ProbeRecipe, heads: dict[str, Head], splits: dict[str, _Split], reported: str, fraction: float, seed: int
-) -> tuple[Section, dict[str, Any], list[tuple[object, ...]]]:
+) -> tuple[Section, dict[str, Any], list[Prediction]]:
     measures: list[Measured] = []
     calibrations: dict[str, Any] = {}
-    predictions: list[tuple[object, ...]] = []
+    predictions: list[Prediction] = []
     whole = fraction == max(recipe.fractions)
     for label, head in heads.items():
         ours, held_out = splits[reported].scored(head), splits["calibration"].scored(head)
@@ -181,51 +184,12 @@ def _report(
         else:
             found, platt = finding_measures(label, ours, held_out, recipe.units, whole=whole)
             calibrations[label] = asdict(platt)
-            predictions += prediction_rows(label, ours, platt)
+            predictions += predictions_of(label, ours, platt)
         measures += found
     share = f"{fraction:.0%} of the training {recipe.sampled}" + ("" if fraction == 1.0 else f", drawn by seed {seed}")
     rows = max((head.rows for head in heads.values()), default=0)
     words = f"Linear probe on frozen pooled features, {share}: {rows} rows. Figures of the {reported} rows."
     return Section(f"Linear probe, {share}", (words,), tuple(m.as_table() for m in measures)), calibrations, predictions
-
-
-PREDICTION_COLUMNS = (
-    "label", "row", "patient", "exam", "side", "view", "density", "vendor", "truth", "logit", "probability",
-)  # fmt: skip
-
-
-def prediction_rows(label: str, scored: Scored, platt: Platt) -> list[tuple[object, ...]]:
-    """A row for each image; patients and exams by numbers that stand for nothing else."""
-    patients: dict[str, int] = {}
-    exams: dict[tuple[str, str], int] = {}
-    found: list[tuple[object, ...]] = []
-    probabilities: Numbers = platt(scored.logits)
-    for image, value, probability in zip(scored.images, scored.logits, probabilities, strict=True):
-        truth = image.labels.get(label)
-        found.append(
-            (
-                label,
-                image.row,
-                patients.setdefault(image.patient, len(patients)),
-                exams.setdefault((image.patient, image.exam), len(exams)),
-                image.laterality.value if image.laterality else "",
-                image.position.value if image.position else "",
-                "" if image.density is None else image.density,
-                image.vendor or "",
-                "" if truth is None else int(truth),
-                f"{value:.6g}",
-                f"{probability:.6g}",
-            )
-        )
-    return found
-
-
-def write_predictions(path: Path, rows: Sequence[tuple[object, ...]]) -> None:
-    """PREDICTION_COLUMNS as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(PREDICTION_COLUMNS)
-        writer.writerows(rows)
 
 
 def _record(

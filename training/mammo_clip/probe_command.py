@@ -45,7 +45,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _probe(arguments: argparse.Namespace) -> None:
     from training.mammo_clip.loading import load_model
-    from training.mammo_clip.probe import load_probe_recipe, run_probe, write_predictions
+    from training.mammo_clip.predictions import write_predictions
+    from training.mammo_clip.probe import load_probe_recipe, run_probe
     from training.mammo_clip.reporting import begin_report, end_report
 
     recipe = load_probe_recipe(arguments.recipe)

@@ -39,7 +39,8 @@ def end_report(
         print(section.title)
         for row in section.figures:
             if row["figure"] in ("AUC", "balanced accuracy", "macro AUC") and "," not in row["what"]:
-                print(f"  {row['what']} {row['figure']} by {row['unit']}: {told(row)}, n {row['n']}")
+                note = f", {row['note']}" if row["note"] else ""
+                print(f"  {row['what']} {row['figure']} by {row['unit']}: {told(row)}, n {row['n']}{note}")
     print(f"{markdown}, {record}")
 
 

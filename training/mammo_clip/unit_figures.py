@@ -29,6 +29,7 @@ from training.mammo_clip.labelled_images import LabelledImage
 from training.mammo_clip.units import Grouped, grouped, grouped_density
 from training.statistics import fit_platt
 
+PUBLISHED = "softmax of raw cosines"
 SPECIFICITY = 0.9
 """At which sensitivity is told; its threshold is chosen on the calibration rows."""
 _LEAST_SLOPE = 1e-4
@@ -92,15 +93,28 @@ def finding_measures(
     return measures, platt
 
 
-def _ranks(label: str, units: Grouped) -> list[Measured]:
+def published_measures(label: str, reported: Scored, units: Sequence[str]) -> list[Measured]:
+    """The same ranks of probabilities as the published scoring gives them, and how far they are from being any."""
+    measures: list[Measured] = []
+    for unit in units:
+        ours = grouped(reported.logits, reported.images, label, unit)
+        if ours.truth.any() and not ours.truth.all():
+            positive = ours.truth > 0
+            found = calibrations.calibration(ours.values, positive, ours.patients)
+            measures += _ranks(label, ours, PUBLISHED)
+            measures.append(Measured(label, "calibration error", found.error, unit, PUBLISHED))
+    return measures
+
+
+def _ranks(label: str, units: Grouped, note: str = "") -> list[Measured]:
     positive = units.truth > 0
     values = logit(np.clip(units.values, 1e-9, 1 - 1e-9))
     once = np.unique(units.patients).size == units.patients.size
     area = delong_interval(values, positive, units.patients) if once else auc_interval(values, positive, units.patients)
     precision = average_precision(values, positive, units.patients)
-    chance = f"chance {positive.mean():.3f}"
+    chance = "; ".join(words for words in (f"chance {positive.mean():.3f}", note) if words)
     return [
-        Measured(label, "AUC", area, units.unit),
+        Measured(label, "AUC", area, units.unit, note),
         Measured(label, "average precision", precision, units.unit, chance),
     ]
 
@@ -185,16 +199,25 @@ def density_measures(reported: Scored, held_out: Scored, units: Sequence[str]) -
     return measures, temperature
 
 
-def _of_density(units: Grouped) -> list[Measured]:
+def published_density(reported: Scored, units: Sequence[str]) -> list[Measured]:
+    """The same of probabilities (N, 4) as the published scoring gives them."""
+    found = (grouped_density(reported.logits, reported.images, unit) for unit in units)
+    return [measured for ours in found if ours.truth.size for measured in _of_density(ours, PUBLISHED)]
+
+
+def _of_density(units: Grouped, note: str = "") -> list[Measured]:
     predicted = units.values.argmax(1)
     common = np.bincount(units.truth).max() / units.truth.size
     right = share_interval(predicted == units.truth, units.patients)
     macro = replace(right, value=macro_f1(predicted, units.truth), low=float("nan"), high=float("nan"))
+    balanced = balanced_accuracy(predicted, units.truth, units.patients)
+    macro_area = macro_auc(units.values, units.truth, units.patients)
+    common_words = f"commonest class {common:.3f}; positive: right"
     return [
-        Measured("density", "accuracy", right, units.unit, f"commonest class {common:.3f}; positive: right"),
-        Measured("density", "balanced accuracy", balanced_accuracy(predicted, units.truth, units.patients), units.unit),
-        Measured("density", "macro F1", replace(macro, method="no interval"), units.unit),
-        Measured("density", "macro AUC", macro_auc(units.values, units.truth, units.patients), units.unit),
+        Measured("density", "accuracy", right, units.unit, "; ".join(filter(None, (common_words, note)))),
+        Measured("density", "balanced accuracy", balanced, units.unit, note),
+        Measured("density", "macro F1", replace(macro, method="no interval"), units.unit, note),
+        Measured("density", "macro AUC", macro_area, units.unit, note),
     ]
 
 
