@@ -69,8 +69,15 @@ class FeaturePyramid(nn.Module):
         p4 = p4 + self._enlarged(p5, p4)
         p3 = self._lateral(self.P3_1(c3))
         p3 = p3 + self._enlarged(p4, p3)
-        p6: Tensor = self.P6(c5)
-        return [self.P3_2(p3), self.P4_2(p4), self.P5_2(p5), p6, self.P7_2(functional.relu(p6))]
+        return [self.P3_2(p3), self.P4_2(p4), self.P5_2(p5), *self._coarsest(c5)]
+
+    def _coarsest(self, c5: Tensor) -> tuple[Tensor, Tensor]:
+        """P6 and P7, never in a half type: of an input one cell wide oneDNN's bfloat16 gradient on the weights of a
+        stride of 2 reads memory that nobody wrote (torch 2.13).
+        """
+        with torch.autocast(c5.device.type, enabled=False):
+            p6: Tensor = self.P6(c5.to(self.P6.weight.dtype))
+            return p6, self.P7_2(functional.relu(p6))
 
     def _lateral(self, x: Tensor) -> Tensor:
         return functional.interpolate(x, scale_factor=2, mode="nearest") if self.doubled else x

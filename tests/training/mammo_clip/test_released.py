@@ -84,13 +84,6 @@ def test_classifier_and_factor_files_are_told_apart(tmp_path):
     assert "predictions" not in json.loads((tmp_path / "c" / RECORD).read_text())
 
 
-def test_detector_file_is_recognised(tmp_path):
-    path = tmp_path / "detector.pth"
-    torch.save({"state_dict": {"efficientnet._conv_head.weight": torch.ones(2048, 512, 1, 1)}, "MAP": 0.3}, path)
-    read = import_checkpoint(path, tmp_path / "d")
-    assert (read.kind, read.variant, read.record["MAP"]) == ("detector", "b5", 0.3)
-
-
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
 def test_key_that_does_not_fit_is_named_and_nothing_is_written(tmp_path, b2_state, change):
     state = dict(b2_state)
