@@ -9,7 +9,6 @@ from typing import Any
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.labelled import Labelled, Reading, load_labelled
 from training.mammo_clip.labelled_images import ROW_UNITS
-from training.mammo_clip.loading import LoadedModel
 from training.mammo_clip.pretraining_recipe import RecipeError, build
 from training.mammo_clip.units import UNITS
 
@@ -27,17 +26,15 @@ class EvaluationData:
     phantom_calibration_exams: int
     phantom_test_exams: int
 
-    def reading(
-        self, model: LoadedModel, splits: tuple[str, ...], *, strict: bool, first_training_exam: int = 0
-    ) -> Reading:
-        """How `load_labelled` reads a source for this model."""
+    def reading(self, preset: str, splits: tuple[str, ...], *, strict: bool, first_training_exam: int = 0) -> Reading:
+        """How `load_labelled` reads a source; `preset` prepares whole images."""
         exams = {
             "training": self.phantom_training_exams,
             "validation": self.phantom_validation_exams,
             "calibration": self.phantom_calibration_exams,
             "test": self.phantom_test_exams,
         }
-        return Reading(self.rows, model.input.preset, splits, self.validation_share, exams, strict, first_training_exam)
+        return Reading(self.rows, preset, splits, self.validation_share, exams, strict, first_training_exam)
 
 
 def read_recipe(kind: type[Any], path: Path) -> Any:
@@ -69,7 +66,7 @@ def check_data(data: EvaluationData, units: tuple[str, ...]) -> None:
 def load_rows(
     source: str,
     data: EvaluationData,
-    model: LoadedModel,
+    preset: str,
     splits: tuple[str, ...],
     *,
     strict: bool,
@@ -78,7 +75,7 @@ def load_rows(
 ) -> Labelled:
     """The rows of some splits. Raises TableError, and DataError where one that is `needed` has none."""
     labelled = load_labelled(
-        source, data.reading(model, splits, strict=strict, first_training_exam=first_training_exam)
+        source, data.reading(preset, splits, strict=strict, first_training_exam=first_training_exam)
     )
     for split in needed:
         if not labelled.of(split):

@@ -47,7 +47,9 @@ class Encoding:
         if bool(height) != bool(width) or min(height, width) < 0:
             raise RecipeError(f"encoding: image_size is {height} x {width}; give both sides, or [0, 0] for the model's")
         own = model.input
-        return Input(own.preset, height or own.height, width or own.width, own.normalisation, own.channels)
+        height, width = height or own.height, width or own.width
+        preset = f"fit-{height}x{width}" if own.preset.startswith("fit-") else own.preset
+        return Input(preset, height, width, own.normalisation, own.channels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

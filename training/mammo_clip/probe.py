@@ -109,7 +109,8 @@ def run_probe(
     names = tuple(dict.fromkeys(("training", "validation", "calibration", reported)))
     needed = tuple(name for name in names if name != "calibration")
     first = recipe.phantom_first_training_exam
-    labelled = load_rows(source, recipe.data, model, names, strict=strict, needed=needed, first_training_exam=first)
+    preset = recipe.encoding.input_of(model).preset
+    labelled = load_rows(source, recipe.data, preset, names, strict=strict, needed=needed, first_training_exam=first)
     known_labels(labelled, tuple(label for label in recipe.labels if label != DENSITY))
     features = encode(model, [image.picture for image in labelled.images], cache, recipe.encoding)
     splits = {name: _split(labelled, features, name) for name in names}

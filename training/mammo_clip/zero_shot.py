@@ -134,7 +134,8 @@ def run_zero_shot(
     """
     model.clip()
     splits = tuple(dict.fromkeys(("validation", "calibration", reported)))
-    labelled = load_rows(source, recipe.data, model, splits, strict=strict, needed=(reported,))
+    preset = recipe.encoding.input_of(model).preset
+    labelled = load_rows(source, recipe.data, preset, splits, strict=strict, needed=(reported,))
     known_labels(labelled, tuple(label for label in recipe.labels if label != DENSITY))
     features = encode(model, [image.picture for image in labelled.images], cache, recipe.encoding)
     run = _Run(recipe, model, labelled, features, reported)
