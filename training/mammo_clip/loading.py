@@ -18,13 +18,16 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from node.mammography import mammo_clip
+from node.mammography.pixels import preset
 from node.mammography.wordpiece import WordPiece
 from training import maps
+from training.cache import PRESET
 from training.mammo_clip.building import load_own
 from training.mammo_clip.checkpoint import latest_checkpoint
 from training.mammo_clip.factor import PaperMapper
 from training.mammo_clip.importing import RECORD, VOCABULARY_FILE, WEIGHTS, load_imported, tokenizer_for
 from training.mammo_clip.model import TEXT_MAX_LENGTH, ImageFeatures, MammoClip
+from training.mammo_clip.pretraining_recipe import PretrainingRecipe
 from training.mammo_clip.released import CheckpointError
 from training.mammo_clip.sampling import normalised
 
@@ -177,18 +180,27 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 def _own(folder: Path, record: dict[str, Any]) -> LoadedModel:
     model, tokenizer, recipe = load_own(folder)
-    data = recipe.data
-    sees = Input(
-        preset_of(record, data.height, data.width),
-        data.height,
-        data.width,
-        getattr(data, "normalisation", IMAGE),
-        recipe.image.channels,
-    )
+    sees = input_of(record, recipe)
     length = recipe.text.max_length
     return LoadedModel(
         folder, OWN, model.image_encoder, sees, model, tokenizer, length, None, None, record, _hash(folder)
     )
+
+
+def input_of(record: dict[str, Any], recipe: PretrainingRecipe) -> Input:
+    """What a run's encoder wants to see. Files go through `mammo-clip`, phantom views are fitted and mirrored; a run
+    on tiles alone sees whole views at the size of which its tiles are parts.
+    """
+    facts = record.get("data")
+    sources = str(facts.get("sources", "")) if isinstance(facts, dict) else ""
+    kinds = {kind.strip() for kind in sources.split(",")}
+    height, width, name = recipe.data.height, recipe.data.width, mammo_clip.NAME
+    if "phantoms" in kinds:
+        name = f"fit-{height}x{width}"
+    elif "tiles" in kinds:
+        whole = preset(PRESET)
+        height, width, name = whole.height, whole.width, whole.name
+    return Input(name, height, width, recipe.data.normalisation, recipe.image.channels)
 
 
 def _finetuned(folder: Path, record: dict[str, Any]) -> LoadedModel:
@@ -198,13 +210,6 @@ def _finetuned(folder: Path, record: dict[str, Any]) -> LoadedModel:
     model, recipe = load_classifier(folder)
     sees, weights = recipe.input, _hash(folder)
     return LoadedModel(folder, FINETUNED, model.image_encoder, sees, None, None, 0, model.head, None, record, weights)
-
-
-def preset_of(record: dict[str, Any], height: int, width: int) -> str:
-    """How a run's images were made: phantom views are fitted and mirrored, files go through `mammo-clip`."""
-    facts = record.get("data")
-    sources = str(facts.get("sources", "")) if isinstance(facts, dict) else ""
-    return f"fit-{height}x{width}" if "phantoms" in sources else mammo_clip.NAME
 
 
 def _imported(folder: Path, record: dict[str, Any], vocabulary: Path | None) -> LoadedModel:

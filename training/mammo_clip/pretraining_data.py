@@ -88,6 +88,7 @@ def load_data(
     for source in sources:
         if source.kind == "cesm-texts":
             table = read_cesm_texts(source.path, strict=strict)
+            problems += map(str, table.problems)
             sentences += [" . ".join(clean_section(words, keep_short=True)) for _, _, words in table.rows]
             continue
         if source.kind in _TABLES_WITH_IMAGES:

@@ -69,8 +69,13 @@ def test_preset_is_that_of_the_images_it_was_trained_on(run, tmp_path):
     for file in (folder / "best-epoch-01").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     record = json.loads((tmp_path / RECORD).read_text())
-    (tmp_path / RECORD).write_text(json.dumps(record | {"data": {"sources": "phantoms"}}))
-    assert load_model(tmp_path).input.preset == "fit-64x48"
+    for sources, expected in (
+        ("phantoms", Input("fit-64x48", 64, 48, "image", 1)),
+        ("image-text, phantoms", Input("fit-64x48", 64, 48, "image", 1)),
+        ("tiles, cbis-crops, cesm-texts", Input("fit-760x456", 760, 456, "image", 1)),
+    ):
+        (tmp_path / RECORD).write_text(json.dumps(record | {"data": {"sources": sources}}))
+        assert load_model(tmp_path).input == expected
 
 
 def test_images_are_normalised_each_by_itself_or_all_alike():
