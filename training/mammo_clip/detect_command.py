@@ -54,7 +54,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from training.mammo_clip.detection_figures import write_figures
     from training.mammo_clip.detection_model import load_detector
     from training.mammo_clip.detection_recipe import load_detection_recipe
-    from training.mammo_clip.detection_training import COLUMNS, DetectorTraining, Run, best_folder
+    from training.mammo_clip.detection_training import COLUMNS, DetectorTraining, Run
     from training.mammo_clip.pretraining_recipe import RecipeError
     from training.mammo_clip.processes import this_process
     from training.mammo_clip.run_folder import check_free, check_same, start_folder
@@ -83,13 +83,14 @@ def _train(arguments: argparse.Namespace) -> None:
         images.splits[chosen_by],
         arguments.out,
         facts,
-        process.device,
+        process,
         arguments.workers,
     )
     training = DetectorTraining(run, arguments.encoder, resume=arguments.resume)
     if not arguments.resume:
         start_folder(arguments.out, arguments.recipe, facts, images.problems, COLUMNS)
-    best = best_folder(arguments.out, training.go())
+    training.go()
+    best = training.books.best_folder
     chosen = images.splits[chosen_by]
     found = load_detector(best).to(process.device).find_all(chosen.planes, recipe.optimisation.batch)
     figures = arguments.out / f"figures-{chosen_by}"

@@ -11,10 +11,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
-from training.efficientnet import load_imagenet_lite0
-from training.mammo_clip.building import build_image_encoder
+from training.mammo_clip.building import build_image_encoder, start_from_imagenet
 from training.mammo_clip.detection import (
     PUBLISHED_SIZE_PX,
     Detections,
@@ -29,7 +27,6 @@ from training.mammo_clip.gradients import PRECISIONS
 from training.mammo_clip.importing import CARD, RECORD, WEIGHTS
 from training.mammo_clip.loading import IMAGE, Input, Planes, load_model, model_folder, record_of
 from training.mammo_clip.pretraining_recipe import RecipeError, build
-from training.mammo_clip.pyramid import PyramidEncoder
 from training.mammo_clip.released import CheckpointError, split_state
 
 OWN_DETECTOR, IMPORTED_DETECTOR = "own detector", "detector"
@@ -57,7 +54,7 @@ def load_encoder(detector: Detector, recipe: DetectionRecipe, folder: Path | Non
         if folder is not None:
             raise RecipeError(f'--encoder {folder}: the recipe takes weights "{recipe.image.weights}", not "given"')
         if recipe.image.weights == "imagenet":
-            _load_imagenet(encoder, recipe.image.encoder)
+            start_from_imagenet(encoder)
         return {}
     if folder is None:
         raise RecipeError("the recipe leaves the encoder's weights to you: --encoder FOLDER is missing")
@@ -71,13 +68,10 @@ def load_encoder(detector: Detector, recipe: DetectionRecipe, folder: Path | Non
     return {"encoder": loaded.weights_hash, **({"licence": loaded.licence} if loaded.licence else {})}
 
 
-def _load_imagenet(encoder: nn.Module, name: str) -> None:
-    if isinstance(encoder, PyramidEncoder):
-        encoder.load_imagenet()
-    elif name == "lite0":
-        load_imagenet_lite0(encoder)  # type: ignore[arg-type]
-    else:
-        raise RecipeError('image: weights "imagenet" come with lite0 alone; take "given" and --encoder')
+def said_of_encoder(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint's record says of the encoder's given weights: hash and licence."""
+    record = record_of(checkpoint)
+    return {key: record[key] for key in ("encoder", "licence") if key in record}
 
 
 def save_detector(folder: Path, detector: Detector, recipe: DetectionRecipe, facts: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ class EncoderPart:
     """ "static" as in the released dual encoders, "constant" as in the released detectors, "registered", "centred"."""
     channels: int
     weights: str
-    """Where training starts: "random", "imagenet" (lite0), "given" by --encoder."""
+    """Where training starts: "random", "imagenet" (lite0, lite2), "given" by --encoder."""
     frozen: bool
     """It learns nothing and stays in eval mode."""
     frozen_statistics: bool

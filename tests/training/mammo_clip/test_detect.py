@@ -23,13 +23,14 @@ from training.mammo_clip.detection_training import COLUMNS, DetectorTraining, Ru
 from training.mammo_clip.gradients import NotFiniteError
 from training.mammo_clip.importing import import_checkpoint
 from training.mammo_clip.pretraining_recipe import RecipeError
+from training.mammo_clip.processes import Process
 from training.mammo_clip.released import CheckpointError
 from training.mammo_clip.run_folder import start_folder
 from training.phantoms import TRAIN_SEED, VALIDATION_SEED
 
 ROOT = Path(__file__).parents[3]
 SEED_WITH_A_MASS = 1
-CPU = torch.device("cpu")
+PROCESS = Process(0, 1, True, torch.device("cpu"))
 TINY = {
     "encoder": '"tests.training.mammo_clip.tiny_runs:plain"',
     "weights": '"random"',
@@ -82,7 +83,7 @@ def a_run(folder: Path, phantoms: Path, **changes: str) -> Run:
     )
     facts = {"data": images.facts, "code": "", "torch": "", "device": "cpu", "vocabulary": "", "processes": 1}
     start_folder(folder / "run", path, facts, [], COLUMNS)
-    return Run(recipe, images.splits["training"], images.splits["validation"], folder / "run", facts, CPU)
+    return Run(recipe, images.splits["training"], images.splits["validation"], folder / "run", facts, PROCESS)
 
 
 def losses(run: Path) -> list[str]:
@@ -117,14 +118,14 @@ def test_two_phantom_images_learnt_by_heart_have_their_boxes_found(tmp_path, pha
 def stopped_at(step: int, run: Run, monkeypatch) -> None:
     """Train until the checkpoint of that step is written."""
     begun = DetectorTraining(run)
-    keep = begun._keep
+    save = begun._save
 
     def stopping() -> None:
-        keep()
-        if begun.progress.step == step:
+        save()
+        if begun.books.progress.step == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(begun, "_keep", stopping)
+    monkeypatch.setattr(begun, "_save", stopping)
     with pytest.raises(KeyboardInterrupt):
         begun.go()
 
@@ -247,7 +248,7 @@ def test_recipe_that_cannot_be_used_is_refused_by_its_key(tmp_path, changes, wor
         ({"classes": '["Suspicious_Calcification"]'}, [], "no training image has a box of Suspicious_Calcification"),
         ({"batch": "64"}, [], "error: 8 training images are fewer than a batch, 64"),
         ({"weights": '"given"'}, [], "error: the recipe leaves the encoder's weights to you: --encoder FOLDER"),
-        ({"weights": '"imagenet"'}, [], 'error: image: weights "imagenet" come with lite0 alone'),
+        ({"weights": '"imagenet"'}, [], 'error: image: weights "imagenet": no package has ImageNet weights of'),
         ({}, ["--encoder", "somewhere"], 'error: --encoder somewhere: the recipe takes weights "random"'),
         ({"phantom_exams": "900"}, [], "4 of 900 training exams are rendered"),
     ],
