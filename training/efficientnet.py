@@ -312,6 +312,3 @@ def _imagenet_file(name: str) -> Path:
         raise ValueError(f"no package has ImageNet weights of {name}; there are {', '.join(_IMAGENET)}")
     package, file = _IMAGENET[name]
     return Path(getattr(importlib.import_module(package), file).get_model_file_path())
-
-
-load_imagenet_lite0 = load_imagenet

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.efficientnet import EfficientNet, load_imagenet_lite0
+from training.efficientnet import EfficientNet, load_imagenet
 
 STRIDE = 8
 """Model pixels between neighbouring cells."""
@@ -76,7 +76,7 @@ def _smooth(width: int) -> nn.Sequential:
 def pretrained_maps(width: int = 64, padding: str = "registered") -> MapNetwork:
     """A map network whose trunk knows ImageNet."""
     network = MapNetwork(width, padding)
-    load_imagenet_lite0(network.trunk)
+    load_imagenet(network.trunk)
     return network
 
 

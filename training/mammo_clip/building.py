@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from node.errors import SettingsError
 from node.mammography.wordpiece import WordPiece, load_wordpiece
-from training.efficientnet import VARIANTS, EfficientNet, load_imagenet_lite0
+from training.efficientnet import VARIANTS, EfficientNet, load_imagenet
 from training.mammo_clip.importing import RECORD, WEIGHTS
 from training.mammo_clip.model import EfficientNetEncoder, MammoClip, TextConfig
 from training.mammo_clip.pretraining_recipe import PretrainingRecipe, RecipeError, build
@@ -113,8 +113,16 @@ def trunk_of(encoder: nn.Module) -> EfficientNet:
     """The EfficientNet that is the encoder or that it stands on. Raises RecipeError for another encoder."""
     trunk = encoder.trunk if isinstance(encoder, PyramidEncoder) else encoder
     if not isinstance(trunk, EfficientNet):
-        raise RecipeError("image: frozen_blocks are for encoders with an EfficientNet; set it to 0")
+        raise RecipeError("image: an encoder without an EfficientNet has no ImageNet weights and no frozen_blocks")
     return trunk
+
+
+def start_from_imagenet(encoder: nn.Module) -> None:
+    """Fill the encoder's EfficientNet with ImageNet weights. Raises RecipeError where no package has them."""
+    try:
+        load_imagenet(trunk_of(encoder))
+    except ValueError as error:
+        raise RecipeError(f'image: weights "imagenet": {error}; take "random" or "given"') from error
 
 
 def load_starting_weights(model: MammoClip, recipe: PretrainingRecipe, given: Given) -> None:
@@ -124,12 +132,7 @@ def load_starting_weights(model: MammoClip, recipe: PretrainingRecipe, given: Gi
         model.load_state_dict(start.state_dict())
         return
     if recipe.image.weights == "imagenet":
-        if isinstance(model.image_encoder, PyramidEncoder):
-            model.image_encoder.load_imagenet()
-        elif recipe.image.encoder == "lite0":
-            load_imagenet_lite0(model.image_encoder)  # type: ignore[arg-type]
-        else:
-            raise RecipeError('image: weights "imagenet" come with lite0 alone; take "given" and --image-weights')
+        start_from_imagenet(model.image_encoder)
     elif recipe.image.weights == "trunk":
         _load_trunk(model, _given(given.image_weights, "image-weights"))
     elif recipe.image.weights == "given":

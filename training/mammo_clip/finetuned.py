@@ -12,15 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from training.efficientnet import EfficientNet, freeze_statistics, load_imagenet
-from training.mammo_clip.building import build_image_encoder, trunk_of
+from training.efficientnet import freeze_statistics
+from training.mammo_clip.building import build_image_encoder, start_from_imagenet, trunk_of
 from training.mammo_clip.finetuning_recipe import FinetuningRecipe, check_recipe
 from training.mammo_clip.gradients import PRECISIONS
 from training.mammo_clip.importing import RECORD, WEIGHTS
 from training.mammo_clip.loading import FINETUNED, LoadedModel, load_model
 from training.mammo_clip.model import ImageFeatures
 from training.mammo_clip.pretraining_recipe import RecipeError, build
-from training.mammo_clip.pyramid import PyramidEncoder
 from training.mammo_clip.released import CheckpointError, split_state
 
 
@@ -77,7 +76,7 @@ def load_start(model: Classifier, recipe: FinetuningRecipe, folder: Path | None)
         raise RecipeError(f'the recipe takes weights "{wanted}": --model goes with "given", and with it alone')
     if folder is None:
         if wanted == "imagenet":
-            _load_imagenet(model.image_encoder)
+            start_from_imagenet(model.image_encoder)
         return {}
     loaded = load_model(folder)
     if loaded.input.normalisation != recipe.data.normalisation:
@@ -88,18 +87,6 @@ def load_start(model: Classifier, recipe: FinetuningRecipe, folder: Path | None)
     taken = _take_head(model, loaded)
     licence = {"licence": loaded.licence} if loaded.licence else {}
     return {"start": loaded.weights_hash, "start_has_head": taken, **licence}
-
-
-def _load_imagenet(encoder: nn.Module) -> None:
-    if isinstance(encoder, PyramidEncoder):
-        encoder.load_imagenet()
-        return
-    if not isinstance(encoder, EfficientNet):
-        raise RecipeError('image: weights "imagenet" are not for an encoder of your own; take "given" or "random"')
-    try:
-        load_imagenet(encoder)
-    except ValueError as error:
-        raise RecipeError(f'image: weights "imagenet": {error}; take "given" and --model') from error
 
 
 def _take_head(model: Classifier, loaded: LoadedModel) -> bool:

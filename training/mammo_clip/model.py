@@ -132,7 +132,7 @@ def unit_length(vectors: Tensor) -> Tensor:
     return unit
 
 
-DROPOUT = {"b0": 0.2, "b2": 0.3, "b5": 0.4, "lite0": 0.2}
+DROPOUT = {"b0": 0.2, "b2": 0.3, "b5": 0.4, "lite0": 0.2, "lite2": 0.3}
 """Chance with which training drops a pooled feature."""
 
 

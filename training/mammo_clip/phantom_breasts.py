@@ -9,7 +9,7 @@ from pathlib import Path
 
 from node.mammography.findings import FINDING_KINDS, FindingKind
 from node.mammography.views import BREASTS, STANDARD_VIEWS, View, ViewPosition
-from training.cache import cached_seeds, load_exam, render_seeds
+from training.cache import cached_seeds, load_truth, render_seeds
 from training.mammo_clip.breasts import Breast
 from training.mammo_clip.grammar import Location
 from training.mammo_clip.images import PhantomView
@@ -68,7 +68,7 @@ def rendered(cache: Path, first: int, count: int, render: bool) -> tuple[Path, .
 
 
 def _breasts(path: Path, report_chance: float) -> list[Breast]:
-    cached = load_exam(path)
+    cached = load_truth(path)
     exam, found = make_exam(cached.seed), []
     shown = {(box.view, box.kind) for box in cached.boxes}
     for side in BREASTS:

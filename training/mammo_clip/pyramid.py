@@ -7,7 +7,7 @@ FActOR reads. Cell (r, c) is centred on (8 r + 0.5, 8 c + 0.5) in continuous mod
 
 from torch import Tensor, nn
 
-from training.efficientnet import EfficientNet, load_imagenet_lite0
+from training.efficientnet import EfficientNet
 from training.mammo_clip.model import ImageFeatures
 from training.maps import OFFSET, STRIDE, double
 
@@ -37,10 +37,6 @@ class PyramidEncoder(nn.Module):
         self.head = _smooth(width, channels)
         self.dropout = nn.Dropout(dropout)
         self.level_channels = (channels, stages[STAGES[1]].channels, stages[STAGES[2]].channels)
-
-    def load_imagenet(self) -> None:
-        """Start the trunk from ImageNet (see `training.efficientnet.load_imagenet_lite0`)."""
-        load_imagenet_lite0(self.trunk)
 
     def features(self, images: Tensor) -> ImageFeatures:
         """(B, 1, H, W), normalised -> (B, C) and (B, C, ceil(H / 8), ceil(W / 8)), both >= 0."""

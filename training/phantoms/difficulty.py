@@ -132,10 +132,10 @@ def imagenet_probe() -> Probe:
     """The frozen ImageNet trunk (lite0): mean and maximum of its last maps."""
     import torch
 
-    from training.efficientnet import EfficientNet, load_imagenet_lite0
+    from training.efficientnet import EfficientNet, load_imagenet
 
     trunk = EfficientNet("lite0", channels=1, padding="static").eval()
-    load_imagenet_lite0(trunk)
+    load_imagenet(trunk)
 
     def features(pictures: Sequence[FloatArray]) -> Values:
         with torch.inference_mode():
