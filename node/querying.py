@@ -24,6 +24,7 @@ from node.instance import Instance, instance_of
 from node.intake import exam_of
 from node.loading import Images, LoadedView, prepare_images, read_images
 from node.mammography.findings import Place
+from node.mammography.known_phrases import nearest
 from node.mammography.phrases import SIDES
 from node.mammography.pixels import preset
 from node.results.phrase_page import PhraseView, mark_of, render_phrase
@@ -31,6 +32,9 @@ from node.results.reading import ViewReading
 from node.settings import ExamSettings
 
 MEANING = "relative index 0 to 1, fitted on {dataset}, {patients}; no probability of disease"
+
+Embedded = NDArray[np.float32] | None
+"""Unit vectors (P, D) of the phrases that were trained on; None where they are not told."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +61,12 @@ def inquire(
     """Understand and embed phrases. Raises QuestionError for the first that cannot be, ModelError."""
     if not texts:
         raise QuestionError("no phrase is asked for")
-    questions = tuple(_remarked(question_of(text), models) for text in texts)
-    embeddings = models.embed([question.statement.finding for question in questions])
+    asked = [question_of(text) for text in texts]
+    embeddings = models.embed([question.statement.finding for question in asked])
+    known = models.embed(models.known.phrases) if models.known is not None and models.known.phrases else None
+    questions = tuple(
+        _remarked(question, embedding, models, known) for question, embedding in zip(asked, embeddings, strict=True)
+    )
     return Inquiry(models, questions, embeddings, replace(settings, read_incomplete=True), overlays)
 
 
@@ -169,14 +177,16 @@ def _instance_in(file: Path, settings: ExamSettings) -> Instance | None:
         return None
 
 
-def _remarked(question: Question, models: PhraseModels) -> Question:
-    """With a remark on each word that the text encoder does not have whole."""
-    words = question.statement.finding.split()
-    unknown = [word for word in dict.fromkeys(words) if models.tokens.pieces(word) != [word]]
-    if not unknown:
-        return question
-    said = f"not known to the text encoder as words: {', '.join(unknown)}; trust the answer less"
-    return replace(question, remarks=(*question.remarks, said))
+def _remarked(question: Question, embedding: NDArray[np.float32], models: PhraseModels, known: Embedded) -> Question:
+    """With a remark where the models were not trained on such a phrase."""
+    finding = question.statement.finding
+    if models.known is not None and known is not None:
+        remarks = models.known.remarks(finding, nearest(embedding, known)[1])
+    else:
+        unknown = [word for word in dict.fromkeys(finding.split()) if models.tokens.pieces(word) != [word]]
+        said = f"not known to the text encoder as words: {', '.join(unknown)}; trust the answer less"
+        remarks = (said,) if unknown else ()
+    return replace(question, remarks=(*question.remarks, *remarks))
 
 
 def _models_json(models: PhraseModels) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from node.inference.query_tensors import (
 from node.inference.tensors import Signature, check_signature
 from node.inference.triton_served import ServedModel, parameter, served_signature, served_variant
 from node.mammography.contract import ModelContract, QueryAnswer, QueryContract, TextContract
+from node.mammography.known_phrases import KnownPhrases, known_phrases_of, load_known_phrases
 from node.mammography.wordpiece import WordPiece, wordpiece_of
 from node.settings import InferenceSettings
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 EXAM_QUERY = "exam_query"
 TEXT_ENCODER = "text_encoder"
+KNOWN_PHRASES = "phrases.json"
 PRECISION = "f32"
 """Cosines and norms are float32: bf16 would move what a phrase's rank rests on."""
 PHRASES_AT_ONCE = 32
@@ -44,6 +46,8 @@ class PhraseModels:
     query: QueryContract
     text: TextContract
     tokens: WordPiece
+    known: KnownPhrases | None
+    """What was trained on; None: not told."""
     query_variant: str
     text_variant: str
     _run_query: Run
@@ -104,6 +108,8 @@ def _of_openvino(settings: InferenceSettings) -> PhraseModels:
     text = text_contract_from_json(written)
     _compare(port_signature(text_graph.inputs), port_signature(text_graph.outputs), text_signature(text))
     tokens = _tokens(_vocabulary(beside / TEXT_ENCODER / text.vocabulary), text)
+    phrases = beside / TEXT_ENCODER / KNOWN_PHRASES
+    known = load_known_phrases(phrases) if phrases.exists() else None
     run_query = OpenVinoGraph(query_graph, query.outputs, PRECISION, settings.threads)
     run_text = OpenVinoGraph(text_graph, text.outputs, PRECISION, settings.threads)
     seconds = settings.deadline_seconds
@@ -111,6 +117,7 @@ def _of_openvino(settings: InferenceSettings) -> PhraseModels:
         query,
         text,
         tokens,
+        known,
         run_query.variant,
         run_text.variant,
         lambda inputs: run_query.run(inputs, seconds),
@@ -129,6 +136,8 @@ def _of_triton(settings: InferenceSettings) -> PhraseModels:
     text = text_contract_from_json(parameter(text_config, "contract"))
     _compare(served_signature(text_config.input), served_signature(text_config.output), text_signature(text))
     tokens = _tokens(parameter(text_config, "vocabulary").encode(), text)
+    told = text_config.parameters["phrases"].string_value.encode() if "phrases" in text_config.parameters else b""
+    known = known_phrases_of(told, f"Triton's {TEXT_ENCODER}: parameter phrases") if told else None
 
     def run_query(inputs: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         outputs = dict(served_query.run(inputs, query.outputs))
@@ -140,6 +149,7 @@ def _of_triton(settings: InferenceSettings) -> PhraseModels:
         query,
         text,
         tokens,
+        known,
         served_variant(query_config),
         served_variant(text_config),
         run_query,

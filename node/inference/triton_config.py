@@ -13,6 +13,7 @@ from pathlib import Path
 from node.errors import ContractError
 from node.inference.contract import contract_from_json, contract_to_json
 from node.inference.openvino_graph import onnx_file, read_onnx
+from node.inference.phrase_models import KNOWN_PHRASES
 from node.inference.query_contract import (
     QUERY_OUTPUTS,
     TEXT_OUTPUTS,
@@ -48,10 +49,13 @@ def query_config(contract: QueryContract) -> str:
     return _config(query_signature(contract), query_contract_to_json(contract))
 
 
-def text_config(contract: TextContract, vocabulary: bytes) -> str:
-    """config.pbtxt of text_encoder; the vocabulary's file is the parameter `vocabulary`."""
-    lines = [f'  "{_octets(line)}"' for line in vocabulary.splitlines(keepends=True)]
-    return _config(text_signature(contract), text_contract_to_json(contract)) + _parameter("vocabulary", lines)
+def text_config(contract: TextContract, vocabulary: bytes, phrases: bytes = b"") -> str:
+    """config.pbtxt of text_encoder; the files of its vocabulary and of known phrases are parameters."""
+    files = {"vocabulary": vocabulary} | ({"phrases": phrases} if phrases else {})
+    return _config(text_signature(contract), text_contract_to_json(contract)) + "".join(
+        _parameter(name, [f'  "{_octets(line)}"' for line in content.splitlines(keepends=True)])
+        for name, content in files.items()
+    )
 
 
 def write_config(model_folder: Path) -> None:
@@ -63,7 +67,9 @@ def write_config(model_folder: Path) -> None:
         text = query_config(query_contract_from_json(written))
     elif outputs == set(TEXT_OUTPUTS):
         contract = text_contract_from_json(written)
-        text = text_config(contract, (model_folder / contract.vocabulary).read_bytes())
+        phrases = model_folder / KNOWN_PHRASES
+        known = phrases.read_bytes() if phrases.exists() else b""
+        text = text_config(contract, (model_folder / contract.vocabulary).read_bytes(), known)
     else:
         exam = contract_from_json(written)
         text = triton_config(exam)

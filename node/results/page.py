@@ -125,4 +125,5 @@ def _draw_footer(page: Image.Image, draw: ImageDraw.ImageDraw, reading: Reading)
     draw.text((_MARGIN, top + 42), model_words(reading), font=font(18), fill=GREY)
     draw_heat_scale(page, draw, PAGE_WIDTH - _MARGIN - HEAT_SCALE_PX, top + 12)
     kinds = list(dict.fromkeys(kind for view in reading.views for kind, _ in view.finding_probabilities))
-    draw_kinds(draw, kinds, PAGE_WIDTH - 360.0, top + 28)
+    above_model_words = len(kinds) > 2  # more names than fit beside those of the model
+    draw_kinds(draw, kinds, PAGE_WIDTH - 360.0, top + (12 if above_model_words else 28))

@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from node.database import open_database, upgrade
 from node.inference.load import load_phrases
 from node.instance import instance_of
 from node.intake import receive
+from node.mammography.known_phrases import KnownPhrases, known_phrases_json
 from node.mammography.views import LCC, RCC, RMLO
 from node.querying import Inquiry, answer, in_folders, inquire
 from node.settings import Settings, load_settings
@@ -162,6 +164,17 @@ def test_words_that_the_model_does_not_know_are_said(settings: Settings) -> None
     known, unknown = inquiry_of(settings, "grouped calcifications", "mass with a crescent").questions
     assert known.remarks == ()
     assert unknown.remarks[0].startswith("not known to the text encoder as words: with, crescent")
+
+
+def test_a_phrase_far_from_those_that_were_trained_is_said(settings: Settings, tmp_path: Path) -> None:
+    exam_encoder = make_tiny_phrase_models(tmp_path / "known", height=128, width=96)
+    known = KnownPhrases(("mass", "spiculated mass"), frozenset({"mass", "spiculated"}), 0.8)
+    (tmp_path / "known/text_encoder/phrases.json").write_text(known_phrases_json(known))
+    inference = replace(settings.inference, model_folder=exam_encoder)
+    near, far = inquiry_of(replace(settings, inference=inference), "mass", "grouped calcifications").questions
+    assert near.remarks == ()
+    assert far.remarks[0].startswith("not among the words that were trained: grouped, calcifications")
+    assert far.remarks[1].startswith("far from every phrase that was trained")
 
 
 @pytest.mark.parametrize(

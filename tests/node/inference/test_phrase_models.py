@@ -22,6 +22,7 @@ from node.inference.query_contract import (
     text_contract_from_json,
     text_contract_to_json,
 )
+from node.inference.triton_config import write_config
 from node.settings import InferenceSettings
 from tests.models import TEXT_SPACE, make_tiny_model, make_tiny_phrase_models
 
@@ -204,12 +205,17 @@ def test_a_graph_that_does_not_keep_its_contract_is_refused(tmp_path: Path) -> N
         load_phrases(settings_for(exam_encoder))
 
 
-def test_config_for_triton_carries_contract_and_vocabulary_to_the_byte(folder: Path) -> None:
+def test_config_for_triton_carries_what_stands_beside_the_model_to_the_byte(tmp_path: Path) -> None:
+    folder = make_tiny_phrase_models(tmp_path, height=HEIGHT, width=WIDTH)
+    phrases = '{"phrases": ["größe \\ mass"], "words": ["mass"], "least_cosine": 0.5}\r\n'.encode()
+    (tmp_path / "text_encoder/phrases.json").write_bytes(phrases)
+    write_config(tmp_path / "text_encoder")
     config = text_format.Parse(
         (folder.parent / "text_encoder/config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
     vocabulary = config.parameters["vocabulary"].string_value.encode()
     assert vocabulary == (folder.parent / "text_encoder/vocabulary.txt").read_bytes()
+    assert config.parameters["phrases"].string_value.encode() == phrases
     contract = text_contract_from_json(config.parameters["contract"].string_value)
     assert hashlib.sha256(vocabulary).hexdigest() == contract.vocabulary_hash
     config = text_format.Parse((folder.parent / "exam_query/config.pbtxt").read_text(), model_config_pb2.ModelConfig())

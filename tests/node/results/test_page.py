@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from node.mammography.findings import Correspondence
+from node.mammography.findings import Correspondence, FindingKind
 from node.mammography.pixels import Placement
 from node.mammography.views import LMLO, RCC, RMLO, STANDARD_VIEWS, Laterality
 from node.results import captions, names, page, panel, secondary_capture
@@ -175,3 +175,17 @@ def test_a_right_view_shows_its_lesion_left_of_its_chest_wall():
     _, x, y = exams.LESIONS[RCC]
     (at,) = where.to_panel(made.views[0].placement.to_model(np.array([[x, y]])))
     assert at == pytest.approx([WIDTH - (exams.COLUMNS - x) * SCALE, y * SCALE], abs=0.5)
+
+
+def test_four_kinds_are_named_in_the_footer_beside_the_longest_words_of_a_model():
+    kinds = tuple((kind, 0.5) for kind in FindingKind)
+    made = exams.reading(lesions={})
+    four = replace(made, views=tuple(replace(view, finding_probabilities=kinds) for view in made.views))
+    named = replace(four, model=replace(four.model, name="m" * 64, version="v" * 64))
+    unnamed = replace(four, model=replace(four.model, name=" ", version=" ", weights_hash=" ", variant=" "))
+    none = replace(unnamed, views=tuple(replace(view, finding_probabilities=()) for view in made.views))
+    bare, with_kinds, with_model = (page.render_page(each)[-page.FOOTER_HEIGHT :] for each in (none, unnamed, named))
+    of_kinds, of_model = (with_kinds != bare).any(axis=2), (with_model != with_kinds).any(axis=2)
+    assert of_kinds.sum() > 500
+    assert of_model.sum() > 500
+    assert not (of_kinds & of_model).any()
