@@ -7,6 +7,7 @@ import torch
 
 from training.cache import render_seeds
 from training.mammo_clip.commands import add_commands
+from training.mammo_clip.evaluate_command import add_report_options, run_report
 from training.mammo_clip.export_command import add_export_options, export_run
 from training.recipe import load_recipe
 from training.run import EVALUATED_PARTS, Evaluated, evaluate, export, train
@@ -58,16 +59,29 @@ def _export(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    _add_common(parser)
-    parser.add_argument("--model", type=Path, required=True, help="folder of the served model")
+    parser.add_argument("--recipe", type=Path, required=True, help="TOML file, see training/recipes")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the served model; with --data, of a run")
+    parser.add_argument("--out", type=Path, required=True, help="folder of figures")
+    add_report_options(parser)
+    parser.add_argument("--cache", type=Path, help="served model: folder of rendered exams")
+    parser.add_argument("--crops", type=Path, help="served model: folder of the CBIS-DDSM crops")
     parser.add_argument("--exams", type=int, help="phantom test exams, the recipe's number if not given")
     parser.add_argument("--dicom-exams", type=int, default=100, help="test exams to send through full-size DICOM")
     parser.add_argument("--mias", type=Path, default=Path("../shared/data/mini-mias"), help="folder of mini-MIAS")
     parser.add_argument("--parts", nargs="+", choices=EVALUATED_PARTS, default=EVALUATED_PARTS, help="all if not given")
-    parser.set_defaults(run=_evaluate)
+    parser.set_defaults(run=lambda arguments: _evaluate(parser, arguments))
 
 
-def _evaluate(arguments: argparse.Namespace) -> None:
+def _evaluate(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.data:
+        run_report(arguments)
+    elif arguments.cache is None or arguments.crops is None:
+        parser.error("give --data for a model of System A, or --cache and --crops for a served one")
+    else:
+        _evaluate_served(arguments)
+
+
+def _evaluate_served(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe)
     options = Evaluated(
         tuple(arguments.parts), arguments.exams or recipe.splits.test, arguments.dicom_exams, arguments.mias

@@ -25,6 +25,8 @@ class Measured:
     interval: Interval
     unit: str
     note: str = ""
+    chance: float | None = None
+    """What chance gives, where it is not told by the figure itself."""
 
     def as_table(self) -> Row:
         """For JSON."""
@@ -34,6 +36,7 @@ class Measured:
             "unit": self.unit,
             **self.interval.as_table(),
             "note": self.note,
+            "chance": self.chance,
         }
 
 
@@ -52,6 +55,8 @@ class Section:
     figures: tuple[Row, ...] = ()
     pictures: tuple[tuple[str, str], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
+    source: str = ""
+    """The set that the figures are of, where they are of one."""
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> "Section":
@@ -62,6 +67,7 @@ class Section:
             tuple(table["figures"]),
             tuple((name, caption) for name, caption in table["pictures"]),
             tuple((name, caption) for name, caption in table["links"]),
+            table.get("source", ""),
         )
 
 

@@ -173,9 +173,9 @@ def _settle(line: Counts, design: Counts, truth: Counts, counts: Counts) -> Coun
     for _ in range(25):
         step = _newton(line, design, truth, counts)
         line = np.clip(line + step, -50.0, 50.0)
-        if np.abs(step).max() < 1e-5:
+        if np.abs(step).max() < 1e-3:  # quadratic from here: the next step would be some 1e-6
             break
-    settled = (np.abs(step).max(1) < 1e-3) & (np.abs(line).max(1) < 50.0)
+    settled = (np.abs(step).max(1) < 1e-2) & (np.abs(line).max(1) < 50.0)
     return np.where(settled[:, None], line, np.nan)
 
 

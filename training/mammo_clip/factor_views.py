@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from node.mammography.findings import FINDING_KINDS
 from node.mammography.views import STANDARD_VIEWS, View
-from training.cache import load_exam
 from training.localisation import Box
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.grammar import ATTRIBUTES, Location
-from training.mammo_clip.images import PhantomView, Picture
+from training.mammo_clip.images import PhantomView, Picture, latest_exam
 from training.mammo_clip.labelled import Reading, load_labelled
 from training.mammo_clip.labelled_images import LabelledImage
 from training.mammo_clip.phantom_breasts import GRAMMAR_NAMES, phantom_breasts
@@ -135,7 +134,7 @@ def truth_of(view: FactorView, size: tuple[int, int]) -> Truth:
 
 
 def _phantom_truth(picture: PhantomView, size: tuple[int, int]) -> Truth:
-    exam = load_exam(picture.path)
+    exam = latest_exam(picture.path)
     if exam.images.shape[1:] != size:
         raise DataError(
             f"{picture.path.name}: was rendered at {exam.images.shape[1:]}, the model sees {size}: masks would not fit"

@@ -78,7 +78,7 @@ class PhantomView:
 
     def read(self) -> Plane:
         """Grey (rows, cols), chest wall on the left edge."""
-        plane: Plane = load_exam(self.path).images[self.view]
+        plane: Plane = latest_exam(self.path).images[self.view]
         return plane
 
 
@@ -130,12 +130,12 @@ class PhantomTile:
 
     def read(self) -> Plane:
         """Grey (size, size), moved inside the view where it can be."""
-        return cut(_latest_exam(self.path).images[self.view], self.x, self.y, self.size)
+        return cut(latest_exam(self.path).images[self.view], self.x, self.y, self.size)
 
 
-@lru_cache(2)
-def _latest_exam(path: Path) -> CachedExam:
-    """Tiles of one exam are read one after the other."""
+@lru_cache(4)
+def latest_exam(path: Path) -> CachedExam:
+    """Views and tiles of one exam are asked for one after the other."""
     return load_exam(path)
 
 

@@ -5,7 +5,7 @@ from views of `fit`: the lowest one with at most MARKS_A_NORMAL_VIEW marks a nor
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from training.mammo_clip.labelled_images import LabelledImage
 from training.mammo_clip.localising import BOX_LIMIT, OVERLAPS, HeatBox, hits
 from training.mammo_clip.location_views import Found
 
+CHOSEN = "the one chosen on validation"
 MARKS_A_NORMAL_VIEW = 0.3
 FEWEST_NORMAL_VIEWS = 50
 """To choose an operating point on."""
@@ -55,8 +56,9 @@ def pointing_figures(label: str, located: Located, chosen: str) -> list[Measured
     rows = []
     for name in shown[0].points or {}:
         points = np.array([(one.points or {})[name] for one in shown])
-        note = f"area chance {chance:.3f}" + ("; chosen on validation" if name == chosen else "; not the chosen one")
-        rows.append(_share(f"{what} {name}", "pointing", points, patients, note))
+        note = f"area chance {chance:.3f}; " + (CHOSEN if name == chosen else "another")
+        measured = _share(f"{what} {name}", "pointing", points, patients, note)
+        rows.append(replace(measured, chance=chance))
     return rows + _baselines(label, located, shown)
 
 

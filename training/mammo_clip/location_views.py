@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,8 @@ class Found:
     truth: tuple[Box, ...] = ()
     points: Mapping[str, bool] | None = None
     chance: float = float("nan")
+    lesion_heat: float = float("nan")
+    """The greatest heat on the lesions."""
     log_filter: Baseline | None = None
     true_mask: Baseline | None = None
 
@@ -119,17 +121,18 @@ def _found(asked: Asked, row: int, label: str, plane: NDArray[np.uint8], inside:
         )
         for name, heats in asked.heats.items()
     }
-    found = Found(row, label, boxes, published, lesions, points, localising.area_chance(inside, mask))
+    on_lesion = float(heat[mask].max()) if mask.any() else float("nan")
+    found = Found(row, label, boxes, published, lesions, points, localising.area_chance(inside, mask), on_lesion)
     if row >= asked.baselines:
         return found
     cells = (asked.heats[asked.chosen].shape[2], asked.heats[asked.chosen].shape[3])
     perfect = _registered(asked, localising.mask_heat(mask, asked.grid, cells), inside)
     log_heat = np.where(inside, localising.log_heat(plane, label), np.float32(0.0))
-    return Found(
-        row, label, boxes, published, lesions, points, found.chance,
+    return replace(
+        found,
         log_filter=_baseline(log_heat, inside, mask, lesions),
         true_mask=_baseline(perfect, inside, mask, lesions),
-    )  # fmt: skip
+    )
 
 
 def _registered(asked: Asked, heat: NDArray[np.floating], inside: BoolImage) -> FloatImage:
