@@ -55,6 +55,8 @@ _EMPTY = (
     r"depth|breasts?|quadrants?|regions?|thirds?|is|are|any|bilateral|both"
 )
 _WORDS = re.compile(rf"\b(?P<negation>{_NEGATION})\b|\b(?P<empty>{_EMPTY})\b|(?P<word>[a-z0-9][a-z0-9'-]*)")
+_WHERE = ("axilla", "axillary", "tail")
+"""Words of a finding that say where it is: "lymph node not seen in the axilla" denies one thing."""
 _SPLIT = re.compile(r"\b(uoq|uiq|loq|liq)\b")
 _QUADRANTS = {"uoq": "upper outer", "uiq": "upper inner", "loq": "lower outer", "liq": "lower inner"}
 _VIEW = re.compile(r"\b(?:(r|l)?(cc|mlo)|(craniocaudal)|(mediolateral oblique))\b")
@@ -122,7 +124,8 @@ def _position(phrase: str, words: str) -> tuple[str, str]:
 def _finding(phrase: str, words: str) -> tuple[str, bool]:
     """The words that name the finding, and whether they are denied: by a negation before or after all of them."""
     parts = [(match.lastgroup, match[0]) for match in _WORDS.finditer(words)]
-    kinds = "".join({"negation": "n", "empty": "", "word": "w"}[kind or "empty"] for kind, _ in parts)
+    letters = {"negation": "n", "word": "w"}
+    kinds = "".join(letters.get(kind or "", "") for kind, word in parts if word not in _WHERE)
     named = " ".join(word for kind, word in parts if kind == "word")
     finding = re.sub(r"^(?:(?:and|or)\b\s*)+|(?:\s*\b(?:and|or))+$", "", named)
     if not finding:

@@ -36,6 +36,8 @@ __all__ = [
     "report",
 ]
 
+PERIAREOLAR = "periareolar"
+"""A position of the skin alone."""
 _DEPTH_WORDS = {Depth.ANTERIOR: "anterior", Depth.MIDDLE: "mid", Depth.POSTERIOR: "posterior"}
 
 
@@ -44,7 +46,8 @@ class Attribute:
     """One finding as sentences name it.
 
     `subtypes` stand before the `noun`, `benign` before it in sentences that say the finding is there and harmless.
-    `parts` are where it can lie; `located` False: it has no position. `plural` agrees the verb.
+    `parts` are where it can lie; `located` False: it has no position; `on_skin`: it has one, periareolar among them,
+    and no depth. `plural` agrees the verb. `openings` may stand before the adjectives.
     """
 
     noun: str
@@ -53,6 +56,16 @@ class Attribute:
     parts: tuple[str, ...] = ("breast",)
     located: bool = True
     plural: bool = False
+    on_skin: bool = False
+    openings: tuple[str, ...] = ("",)
+
+    def places(self, side: Laterality | None) -> Iterator[Location]:
+        """All locations that a sentence can name on one side."""
+        if not self.located:
+            return iter([Location(side=side)])
+        if self.on_skin:
+            return (Location(position, "", side) for position in (*POSITIONS, PERIAREOLAR))
+        return locations(side)
 
 
 ATTRIBUTES: dict[str, Attribute] = {
@@ -80,7 +93,10 @@ ATTRIBUTES: dict[str, Attribute] = {
         plural=True,
     ),
     "Architectural_Distortion": Attribute(
-        "architectural distortion", ("", "suspicious", "possible", "questioned", "questionable"), ("post-surgical",)
+        "architectural distortion",
+        ("", "suspicious", "possible", "questioned", "questionable"),
+        ("post-surgical",),
+        openings=("", "an area of"),
     ),
     "Global_Asymmetry": Attribute("global asymmetry", ("", "new", "increased", "increasing"), ("stable",)),
     "Focal_Asymmetry": Attribute(
@@ -101,9 +117,12 @@ ATTRIBUTES: dict[str, Attribute] = {
     "Nipple_Retraction": Attribute(
         "nipple retraction", ("", "new", "suspicious", "possible", "questioned"), ("longstanding",), located=False
     ),
-    "Skin_Retraction": Attribute("skin retraction", ("", "new", "suspicious"), ("longstanding",)),
+    "Skin_Retraction": Attribute("skin retraction", ("", "new", "suspicious"), ("longstanding",), on_skin=True),
     "Skin_Thickening": Attribute(
-        "skin thickening", ("", "new", "suspicious", "possible", "questioned", "questionable"), ("stable",)
+        "skin thickening",
+        ("", "new", "suspicious", "possible", "questioned", "questionable"),
+        ("stable",),
+        on_skin=True,
     ),
 }  # fmt: skip
 """By the names of VinDr-Mammo's findings. A bare "calcifications" is in no list: it says neither."""
@@ -112,12 +131,20 @@ NEGATIONS = ("there is no {}", "no {} is seen", "no evidence of {}", "{} is not 
 NO_FINDING = ("no suspicious finding", "no mammographic evidence of malignancy", "negative mammogram")
 
 
-def positive(name: str, subtype: str, location: Location) -> str:
-    """ "there is a spiculated mass in the upper outer right breast at mid depth". Raises KeyError, ValueError."""
+def positive(name: str, subtype: str, location: Location, *, part: str = "", opening: str = "") -> str:
+    """ "there is a spiculated mass in the upper outer right breast at mid depth". Raises KeyError, ValueError.
+
+    `part` of the attribute's parts, the first where it is not said; `opening` of its openings.
+    """
     attribute = ATTRIBUTES[name]
-    if subtype not in attribute.subtypes:
-        raise ValueError(f"{name} has no subtype {subtype!r}; known: {', '.join(map(repr, attribute.subtypes))}")
-    return _there_is(attribute, subtype, location)
+    for word, known, what in (
+        (subtype, attribute.subtypes, "subtype"),
+        (part or attribute.parts[0], attribute.parts, "part"),
+        (opening, attribute.openings, "opening"),
+    ):
+        if word not in known:
+            raise ValueError(f"{name} has no {what} {word!r}; known: {', '.join(map(repr, known))}")
+    return _there_is(attribute, subtype, location, part or attribute.parts[0], opening)
 
 
 def benign(name: str, kind: str, location: Location) -> str:
@@ -136,12 +163,12 @@ def negative(name: str, form: int = 0, side: Laterality | None = None) -> str:
     return f"{words} in the {Location(side=side).words(attribute.parts[0])}" if side else words
 
 
-def _there_is(attribute: Attribute, adjectives: str, location: Location) -> str:
-    phrase = f"{adjectives} {attribute.noun}".strip()
+def _there_is(attribute: Attribute, adjectives: str, location: Location, part: str = "", opening: str = "") -> str:
+    phrase = " ".join(word for word in (opening, adjectives, attribute.noun) if word)
     verb = "are" if attribute.plural else "is"
     article = "" if attribute.plural or attribute.noun.endswith(("tion", "ing")) else _article(phrase)
     where = location if attribute.located else Location(side=location.side)
-    return f"there {verb} {article}{phrase} in the {where.words(attribute.parts[0])}"
+    return f"there {verb} {article}{phrase} in the {where.words(part or attribute.parts[0])}"
 
 
 def _article(phrase: str) -> str:
@@ -156,15 +183,16 @@ def locations(side: Laterality | None) -> Iterator[Location]:
 def positives(name: str, side: Laterality | None) -> tuple[str, ...]:
     """Every positive sentence of a finding on one side."""
     attribute = ATTRIBUTES[name]
-    places = locations(side) if attribute.located else iter([Location(side=side)])
-    return tuple(dict.fromkeys(positive(name, kind, place) for place in places for kind in attribute.subtypes))
+    said = product(attribute.places(side), attribute.subtypes, attribute.parts, attribute.openings)
+    return tuple(
+        dict.fromkeys(positive(name, kind, place, part=part, opening=opening) for place, kind, part, opening in said)
+    )
 
 
 def negatives(name: str, side: Laterality | None) -> tuple[str, ...]:
     """Every negative sentence of a finding on one side: negations, and what is there and harmless."""
     attribute = ATTRIBUTES[name]
-    places = locations(side) if attribute.located else iter([Location(side=side)])
-    harmless = (benign(name, kind, place) for place in places for kind in attribute.benign)
+    harmless = (benign(name, kind, place) for place in attribute.places(side) for kind in attribute.benign)
     return tuple(dict.fromkeys([*(negative(name, form, side) for form in range(len(NEGATIONS))), *harmless]))
 
 

@@ -1,7 +1,8 @@
+import contextlib
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.mammography.findings import Depth, Place, Sector
@@ -11,14 +12,35 @@ from training.mammo_clip.grammar import ATTRIBUTES, Location, parse
 
 RIGHT, LEFT = Laterality.RIGHT, Laterality.LEFT
 SIDES = (RIGHT, LEFT, None)
+# fmt: off
+_WORDS = (
+    "left", "right", "upper", "outer", "no", "mass", "in", "the", "CC", "mlo", "view", "at", "mid", "depth", "third",
+    "posterior", "breast", "retroareolar", "not", "without", "superior", "medial", "quadrant", "-", ",", "both", "\n",
+)
+# fmt: on
 
 
-def test_sizes_are_those_of_the_published_lists_where_the_attributes_are_the_same():
-    counts = {name: len(grammar.positives(name, RIGHT)) for name in ATTRIBUTES}
-    assert counts["Mass"] == 400
-    assert counts["Suspicious_Calcification"] == 1440
-    assert (counts["Global_Asymmetry"], counts["Focal_Asymmetry"], counts["Asymmetry"]) == (160, 240, 280)
-    assert counts["Nipple_Retraction"] == 5
+PUBLISHED = {
+    "Mass": 400,
+    "Suspicious_Calcification": 1440,
+    "Architectural_Distortion": 400,
+    "Global_Asymmetry": 160,
+    "Focal_Asymmetry": 240,
+    "Asymmetry": 280,
+    "Suspicious_Lymph_Node": 21,
+    "Nipple_Retraction": 5,
+    "Skin_Retraction": 33,
+    "Skin_Thickening": 66,
+}
+"""Positive sentences of one side in the published lists."""
+
+
+@pytest.mark.parametrize("side", [RIGHT, LEFT])
+def test_there_are_as_many_sentences_as_in_the_published_lists(side):
+    assert {name: len(grammar.positives(name, side)) for name in ATTRIBUTES} == PUBLISHED
+    assert all(
+        f" {side.name.lower()} " in sentence for name in ATTRIBUTES for sentence in grammar.positives(name, side)
+    )
 
 
 def test_no_sentence_is_positive_and_negative():
@@ -90,6 +112,43 @@ def test_a_phrase_without_a_finding_is_an_error(phrase):
 def test_unknown_subtypes_are_errors_that_name_the_known_ones():
     with pytest.raises(ValueError, match=r"Mass has no subtype 'purple'; known: .*'spiculated'"):
         grammar.positive("Mass", "purple", Location())
+
+
+def test_openings_parts_and_places_of_the_skin():
+    assert grammar.positive("Architectural_Distortion", "suspicious", Location("upper"), opening="an area of") == (
+        "there is an area of suspicious architectural distortion in the upper breast"
+    )
+    assert grammar.positive("Suspicious_Lymph_Node", "enlarged", Location(side=LEFT), part="axillary tail") == (
+        "there is an enlarged lymph node in the left axillary tail"
+    )
+    assert "there is skin thickening in the periareolar left breast" in grammar.positives("Skin_Thickening", LEFT)
+    with pytest.raises(ValueError, match="Mass has no part 'axilla'; known: 'breast'"):
+        grammar.positive("Mass", "", Location(), part="axilla")
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("name", sorted(ATTRIBUTES))
+def test_sentences_are_read_as_what_they_say(name, side):
+    """Side, and whether the finding is said to be there: of positive, harmless and negative sentences."""
+    attribute, chance = ATTRIBUTES[name], random.Random(name)
+    assert not any(parse(sentence).negated for sentence in chance.sample(grammar.positives(name, side), 5))
+    said = grammar.negatives(name, side)
+    for sentence in (*said[: len(grammar.NEGATIONS)], *chance.sample(said, 4)):
+        statement = parse(sentence)
+        assert statement.location.side is side
+        assert attribute.noun in statement.finding
+        assert statement.negated or any(kind in sentence for kind in attribute.benign)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text() | st.lists(st.sampled_from(_WORDS)).map(" ".join))
+def test_nothing_but_a_value_error_comes_of_any_phrase(phrase):
+    with contextlib.suppress(ValueError):
+        statement = parse(phrase)
+        assert statement.finding == statement.finding.strip() != ""
+        assert statement.location.position in grammar.POSITIONS
+        assert statement.location.depth in grammar.DEPTHS
+        assert statement.view in ("", "CC", "MLO")
 
 
 def test_a_report_says_what_was_found_and_what_was_not():
