@@ -53,22 +53,16 @@ def source_of(run: Path, mapper: Path, vocabulary: Path | None, preset_name: str
 
     `preset_name`: takes the place of the run's own; RecipeError where there is none of that name.
     """
-    from training.mammo_clip.factor_folder import load_mapper
+    from training.mammo_clip.factor_folder import PHRASES, LoadedMapper, check_fits, load_mapper
     from training.mammo_clip.loading import load_model
-    from training.mammo_clip.released import CheckpointError
-    from training.mammo_clip.served_export import PHRASES_FILE, Source
+    from training.mammo_clip.served_export import Source
 
     model = load_model(run, vocabulary)
     if preset_name is not None:
         model = _seeing(model, preset_name)
-    shared, settings, _ = load_mapper(mapper)
-    channels, width = int(model.image_encoder.out_channels), _embed_dim(model)  # type: ignore[arg-type]
-    if (shared.channels, shared.embed_dim) != (channels, width):
-        raise CheckpointError(
-            f"{mapper}: is of a model with {shared.channels} channels and an embedding of {shared.embed_dim}, not of "
-            f"{model.folder} with {channels} and {width}; run `factor` on this model"
-        )
-    known = mapper / PHRASES_FILE
+    shared, settings, record = load_mapper(mapper)
+    check_fits(mapper, LoadedMapper(shared, settings, record), model)
+    known = mapper / PHRASES
     return Source(model, shared, settings, _vocabulary(model, vocabulary), known if known.exists() else None)
 
 
@@ -82,10 +76,6 @@ def _seeing(model: "LoadedModel", preset_name: str) -> "LoadedModel":
     except SettingsError as error:
         raise RecipeError(f"--preset: {error}") from error
     return replace(model, input=replace(model.input, preset=preset_name, height=views.height, width=views.width))
-
-
-def _embed_dim(model: "LoadedModel") -> int:
-    return int(model.clip().image_projection.projection.out_features)
 
 
 def _vocabulary(model: "LoadedModel", given: Path | None) -> Path:

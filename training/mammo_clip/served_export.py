@@ -21,7 +21,8 @@ from training.export import store_half, trace_module, write_graph
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.building import VOCABULARY_FILE
 from training.mammo_clip.factor import HeatSettings, SharedMapper, phrase_embedding
-from training.mammo_clip.factor_phrases import embed, finding_embeddings
+from training.mammo_clip.factor_folder import PHRASES
+from training.mammo_clip.factor_phrases import embed, finding_embeddings, plain_phrase
 from training.mammo_clip.loading import LoadedModel
 from training.mammo_clip.localising import heat_grid
 from training.mammo_clip.model import MammoClip
@@ -31,14 +32,14 @@ from training.mammo_clip.served import ClipViews, ServedClip, ServedQuery, Serve
 from training.mammo_clip.served_finish import NAMES, Finished, finish, heat_scale
 from training.mammo_clip.served_heads import ServedHeads
 from training.mammo_clip.served_recipe import ServedRecipe
-from training.mammo_clip.served_summaries import EvidenceGraph, summarise
-from training.mammo_clip.served_training import TrainedHeads, fit_probes, train_seeds
+from training.mammo_clip.served_summaries import ClipSummaries, EvidenceGraph, summarise
+from training.mammo_clip.served_training import TrainedHeads, fit_probes, target_truth, train_seeds
 from training.phantoms import CALIBRATION_SEED, GENERATOR_VERSION, TRAIN_SEED, VALIDATION_SEED
 from training.weights import weights_hash
 
 MODELS = ("exam_encoder", "exam_query", "text_encoder")
-PHRASES_FILE = "phrases.json"
 VARIANT = "fp16-stored onnx"
+TARGETS = (*NAMES, "malignancy")
 _NAMES = [GRAMMAR_NAMES[kind] for kind in FINDING_KINDS]
 
 
@@ -73,7 +74,7 @@ def parts_of(source: Source, recipe: ServedRecipe) -> Parts:
     clip, mapper = served_module(model.clip()), served_module(source.mapper)
     sees = model.input
     with torch.inference_mode():
-        findings, prompts = finding_embeddings(model, _NAMES), prompt_pairs(model, recipe)
+        findings, prompts = embed(model, [plain_phrase(name).text for name in _NAMES]), prompt_pairs(model, recipe)
         vectors = embed(model, [phrase.text for phrase in phrases()])
         cells = model.features(torch.zeros(1, sees.height, sees.width)).feature_map.shape
     noise = torch.rand(2, sees.channels, sees.height, sees.width, generator=torch.Generator().manual_seed(0))
@@ -119,7 +120,7 @@ def export_models(source: Source, recipe: ServedRecipe, cache: Path, work: Path,
     validation = summarise(graph, cache, work, (VALIDATION_SEED, splits.validation))
     calibrating = summarise(graph, cache, work, (CALIBRATION_SEED, splits.calibration))
     for name, data in (("heads", training), ("validation", validation), ("calibration", calibrating)):
-        _check_shown(name, data.findings)
+        _check_shown(name, data)
     scale = heat_scale(validation)
     probes = fit_probes(training, validation, heads)
     tried = train_seeds(training, validation, probes, scale, recipe)
@@ -131,10 +132,14 @@ def export_models(source: Source, recipe: ServedRecipe, cache: Path, work: Path,
     return record
 
 
-def _check_shown(split: str, findings: Tensor) -> None:
-    shown = findings.flatten(0, 1).any(0).tolist()
-    if missing := [name for name, there in zip(NAMES, shown, strict=True) if not there]:
-        raise DataError(f"{split}: {len(findings)} exams show no {', '.join(missing)}; give the recipe more exams")
+def _check_shown(split: str, data: ClipSummaries) -> None:
+    """Raises DataError unless each target is there in some views and not in others."""
+    truth = target_truth(data).flatten(0, 1)
+    for words, there in (("none shows", truth.any(0)), ("each shows", (~truth).any(0))):
+        if missing := [name for name, found in zip(TARGETS, there.tolist(), strict=True) if not found]:
+            raise DataError(
+                f"{split}: of {len(data.seeds)} exams {words} {', '.join(missing)}; give the recipe more exams"
+            )
 
 
 def _record(
@@ -145,13 +150,12 @@ def _record(
     finished: Finished,
     scale: Tensor,
 ) -> dict[str, Any]:
-    targets = (*NAMES, "malignancy")
     return {
         "recipe": asdict(recipe),
         "generator": GENERATOR_VERSION,
         "probes": {
             name: {"penalty": penalty, "validation_auc": reached}
-            for name, penalty, reached in zip(targets, penalties, probe_aucs, strict=True)
+            for name, penalty, reached in zip(TARGETS, penalties, probe_aucs, strict=True)
         },
         "heads": {str(one.seed): one.validation for one in tried},
         "chosen_seed": tried[0].seed,
@@ -225,7 +229,7 @@ def write_text_encoder(source: Source, recipe: ServedRecipe, parts: Parts, folde
     vocabulary = source.vocabulary.read_bytes()
     (folder / VOCABULARY_FILE).write_bytes(vocabulary)
     if source.phrases is not None:
-        shutil.copyfile(source.phrases, folder / PHRASES_FILE)
+        shutil.copyfile(source.phrases, folder / PHRASES)
     contract = {
         "contract_version": 1,
         "name": "text_encoder",
