@@ -29,7 +29,6 @@ from training.mammo_clip.readers import (
     read_vindr,
     unique_images,
 )
-from training.mammo_clip.tables import Table
 from training.phantoms import CALIBRATION_SEED, GENERATOR_VERSION, TEST_SEED, TRAIN_SEED, VALIDATION_SEED
 
 _RSNA_SPLITS = {0: "test", 1: "training", 2: "training", 3: "validation"}
@@ -56,36 +55,17 @@ def share_of(patient: str) -> float:
 
 def _vindr(paths: Sequence[Path], reading: Reading) -> Labelled:
     table = read_vindr(*paths, strict=reading.strict)
-    good, problems = _agreeing(paths[0], table)
-    rows = [row for row, _ in good]
-    lines = {row.image: line for row, line in reversed(good)}
-    contradictory = _contradictions(rows)
+    good = list(zip(table.rows, table.lines, strict=True))
     if reading.unit == "image":
-        joined = unique_images(Table(tuple(rows), ())).rows
-        good = [(row, lines[row.image]) for row in joined]
+        lines = {row.image: line for row, line in reversed(good)}
+        good = [(row, lines[row.image]) for row in unique_images(table).rows]
 
     def split(row: ImageRow) -> str:
         validates = row.split == "training" and share_of(row.patient) < reading.validation_share
         return "validation" if validates else row.split
 
     images = tuple(_from_row(row, f"line {line}", split(row), row.patient) for row, line in good)
-    return Labelled("vindr", reading.unit, images, (*map(str, table.problems), *problems), contradictory)
-
-
-def _agreeing(path: Path, table: Table[ImageRow]) -> tuple[list[tuple[ImageRow, int]], list[str]]:
-    """Rows with their lines; a row that says something else of an image than its first row does is left out."""
-    first: dict[Path, tuple[tuple[object, ...], int]] = {}
-    good, problems = [], []
-    for row, line in zip(table.rows, table.lines, strict=True):
-        facts = (row.laterality, row.position, row.density, row.split, row.fold)
-        known, known_line = first.setdefault(row.image, (facts, line))
-        if row.split not in ("training", "test"):
-            problems.append(f"{path}:{line}: split is {row.split!r}, not training or test")
-        elif facts != known:
-            problems.append(f"{path}:{line}: contradicts line {known_line} in side, view, density, split or fold")
-        else:
-            good.append((row, line))
-    return good, problems
+    return Labelled("vindr", reading.unit, images, tuple(map(str, table.problems)), _contradictions(table.rows))
 
 
 def _contradictions(rows: Sequence[ImageRow]) -> dict[str, int]:
