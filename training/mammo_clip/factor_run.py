@@ -95,7 +95,8 @@ def run_factor(run: FactorRun, out: Path, facts: dict[str, Any]) -> Table:
     started = time.monotonic()
     split = split_phrases(run.recipe.phrases)
     heads = _heads(run)
-    phrases = phrase_set(run.model, split.training)
+    plain = tuple(plain_phrase(name) for name in run.names)
+    phrases = phrase_set(run.model, split.training if run.recipe.mapper == "shared" else plain)
     trained = _train(run, phrases, heads)
     sources = [_source(str(one.seed), run, one.mapper, heads) for one in trained]
     found = pointing(_heats(run, sources, lesions=True), run.names, run.grid)
@@ -113,7 +114,7 @@ def run_factor(run: FactorRun, out: Path, facts: dict[str, Any]) -> Table:
         **locate(_heats(run, [best, *others]), run.names, run.grid, CHOSEN),
     }
     known = known_phrases(run.model, phrases, split)
-    record = _record(run, chosen, limits, split)
+    record = _record(run, chosen, limits, split, len(phrases))
     if isinstance(chosen.mapper, SharedMapper):
         figures["open vocabulary"] = _open_vocabulary(run, chosen.mapper, limits, split)
     figures["seconds"] = round(time.monotonic() - started, 1)
@@ -214,14 +215,14 @@ def _fixed(run: FactorRun, chosen: Trained, heads: Tensor, present: Tensor) -> T
 
 
 def _open_vocabulary(run: FactorRun, mapper: SharedMapper, limits: Any, split: SplitPhrases) -> Table:
-    asker = Asker(run.model, mapper, run.recipe.heat, run.grid, limits)
+    asker = Asker(run.model, run.model, mapper, run.recipe.heat, run.grid, limits)
     figures = PhraseFigures(asker, split, run.grid)
     for number, view in enumerate(run.validation.views):
         figures.add(view, run.validation.plane(number), run.encoded[1].maps_of([number]))
     return figures.as_table()
 
 
-def _record(run: FactorRun, chosen: Trained, limits: Any, split: SplitPhrases) -> Table:
+def _record(run: FactorRun, chosen: Trained, limits: Any, split: SplitPhrases, phrases: int) -> Table:
     return {
         "findings": {
             name: {
@@ -237,7 +238,7 @@ def _record(run: FactorRun, chosen: Trained, limits: Any, split: SplitPhrases) -
         "seed": chosen.seed,
         "epoch": chosen.best_epoch,
         "chosen_by": "pointing on validation views: masks were used for that alone",
-        "phrases": len(split.training),
+        "phrases": phrases,
         "held_out": list(held_out_words(split)),
         "licence": run.model.licence,
     }

@@ -25,14 +25,16 @@ from node.mammography.views import STANDARD_VIEWS, Laterality, View, view_of
 from training.cache import prepare_exam
 from training.localisation import FloatImage
 from training.mammo_clip.breasts import DataError
-from training.mammo_clip.factor import HeatSettings, SharedMapper, phrase_heat
-from training.mammo_clip.factor_folder import check_fits, load_any_mapper, load_mapper, load_phrases
-from training.mammo_clip.factor_phrases import embed
+from training.mammo_clip.factor import HeatSettings, PaperMapper, SharedMapper, phrase_heat
+from training.mammo_clip.factor_features import grid_of
+from training.mammo_clip.factor_folder import check_fits, load_any_mapper, load_phrases
+from training.mammo_clip.factor_phrases import embed, finding_embeddings, plain_phrase
 from training.mammo_clip.factor_views import FINDINGS
 from training.mammo_clip.grammar import ATTRIBUTES
 from training.mammo_clip.images import DICOM_ENDINGS, WholeImage
-from training.mammo_clip.loading import LoadedModel
-from training.mammo_clip.localising import HeatBox, breast_of, half_maximum_boxes, registered
+from training.mammo_clip.importing import RECORD as IMPORTED
+from training.mammo_clip.loading import LoadedModel, load_model
+from training.mammo_clip.localising import HeatBox, breast_of, half_maximum_boxes, registered, scaled_per_image
 from training.mammo_clip.released import CheckpointError
 
 PHANTOM = "phantom:"
@@ -151,7 +153,7 @@ def mask_for(statement: Statement, image: AskedImage) -> PlaceMask:
 @dataclass(frozen=True, slots=True)
 class Threshold:
     """From validation, by finding: `presence`, the cosine from which a view shows it, and `heat_scale`, the median peak
-    at true lesions.
+    at true lesions. Imported heads have none: presence -1, every view shows it.
     """
 
     presence: float
@@ -174,54 +176,91 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asker:
-    """A model and its mapper, ready to be asked."""
+    """A model and its mapper, ready to be asked. `encoder` gives the maps, `model` reads the phrases.
+
+    The paper's mapper has one head for each of `thresholds` and answers for these alone, with `heads` (K, D) and heat
+    scaled from 0 to 1 in each image, as published.
+    """
 
     model: LoadedModel
-    mapper: SharedMapper
+    encoder: LoadedModel
+    mapper: SharedMapper | PaperMapper
     settings: HeatSettings
     grid: HeatGrid
     thresholds: dict[str, Threshold]
+    heads: Tensor | None = None
 
     @torch.inference_mode()
     def answer(self, question: Question, image: AskedImage) -> Answer:
         """Heat, marks and words for one image."""
-        maps = self.model.features(image.plane[None]).feature_map.float().cpu()
-        return self.answer_maps(question, image, maps)
-
-    def answer_maps(self, question: Question, image: AskedImage, maps: Tensor) -> Answer:
-        """The same where the image's maps (1, C, h, w) are there."""
-        limits, place = self.thresholds[question.like], mask_for(question.statement, image)
-        nothing = np.zeros(image.plane.shape, np.float32)
-        remarks = (*question.remarks, *place.remarks)
+        place = mask_for(question.statement, image)
+        remarks, nothing = (*question.remarks, *place.remarks), np.zeros(image.plane.shape, np.float32)
         if not place.asked:
             return Answer(image, "not asked of this view", nothing, (), float("nan"), remarks)
-        cosines = self.mapper(maps, question.embedding[None])
+        maps = self.encoder.features(image.plane[None]).feature_map.float().cpu()
+        cosines, limits = self._cosines(question, maps), self.thresholds[question.like]
         presence = float(cosines.max())
-        heat = (phrase_heat(maps, cosines, self.settings)[0, 0] / limits.heat_scale).numpy()
-        inside = breast_of(image.plane) & place.inside
-        placed = registered(heat, self.grid, inside)
         shown = presence >= limits.presence
         if question.statement.negated:
             return Answer(image, _absence(shown), nothing, (), presence, remarks)
-        boxes = half_maximum_boxes(placed, inside) if shown else ()
-        words = "shown" if boxes else "not seen above the operating point"
-        return Answer(image, words, placed, boxes, presence, remarks)
+        inside = breast_of(image.plane)
+        heat = registered(phrase_heat(maps, cosines, self.settings)[0, 0].numpy(), self.grid, inside)
+        scaled = heat / np.float32(limits.heat_scale) if self.heads is None else scaled_per_image(heat, inside)
+        placed = np.where(place.inside, scaled, np.float32(0.0))
+        boxes = half_maximum_boxes(placed, inside & place.inside) if shown else ()
+        return Answer(image, "shown" if boxes else _NOT_SEEN, placed, boxes, presence, remarks)
+
+    def _cosines(self, question: Question, maps: Tensor) -> Tensor:
+        """(1, C, 1)."""
+        if self.heads is None:
+            found: Tensor = self.mapper(maps, question.embedding[None])
+            return found
+        head = list(self.thresholds).index(question.like)
+        every: Tensor = self.mapper(maps, self.heads)
+        return every[..., head : head + 1]
+
+
+_NOT_SEEN = "not seen above the operating point"
 
 
 def load_asker(model: LoadedModel, folder: Path) -> tuple[Asker, KnownPhrases]:
-    """A mapper's folder with the model that it was trained on. Raises CheckpointError."""
+    """A mapper's folder with the model that it was trained on, or an imported FActOR file with a model whose text tower
+    was its own. Raises CheckpointError.
+    """
+    if (folder / IMPORTED).is_file():
+        return _imported_asker(model, folder)
     found = load_any_mapper(folder)
     check_fits(folder, found, model)
-    mapper, settings, record = load_mapper(folder)
+    record = found.record
     thresholds = {
         name: Threshold(float(limits["presence"]), float(limits["heat_scale"]))
         for name, limits in record["findings"].items()
     }
     grid = HeatGrid((record["stride"][0], record["stride"][1]), (record["offset"][0], record["offset"][1]))
+    heads = finding_embeddings(model, list(thresholds)) if isinstance(found.mapper, PaperMapper) else None
     try:
-        return Asker(model, mapper, settings, grid, thresholds), load_phrases(folder)
+        return Asker(model, model, found.mapper, found.heat, grid, thresholds, heads), load_phrases(folder)
     except SettingsError as error:
         raise CheckpointError(str(error)) from error
+
+
+RELEASED_FINDINGS = ("Mass", "Suspicious_Calcification")
+"""What the heads of the authors' FActOR file stand for, in order (their notebook)."""
+RELEASED_HEAT = HeatSettings(strongest=3, temperature=0.0)
+
+
+def _imported_asker(model: LoadedModel, folder: Path) -> tuple[Asker, KnownPhrases]:
+    encoder = load_model(folder)
+    if encoder.mapper is None:
+        raise CheckpointError(
+            f"{folder}: holds a {encoder.kind}, no mapper; give a folder of `factor`, or a FActOR file"
+        )
+    names = RELEASED_FINDINGS[: len(encoder.mapper.pool)]
+    heads = finding_embeddings(model, names)
+    thresholds = {name: Threshold(-1.0, 1.0) for name in names}
+    texts = tuple(plain_phrase(name).text for name in names)
+    known = KnownPhrases(texts, frozenset(word for text in texts for word in text.split()), -1.0)
+    return Asker(model, encoder, encoder.mapper, RELEASED_HEAT, grid_of(encoder), thresholds, heads), known
 
 
 def _absence(shown: bool) -> str:
