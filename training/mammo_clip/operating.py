@@ -16,7 +16,7 @@ from node.mammography.regions import HeatGrid, breast_mask, find_regions, regist
 from training.cache import CachedExam, load_exam
 from training.finish import MARKS_PER_NORMAL_VIEW, upper_rate
 
-LEVELS = tuple(round(0.3 + 0.1 * step, 2) for step in range(13))
+LEVELS = tuple(round(0.4 + 0.1 * step, 2) for step in range(10))
 """Heat that is tried; 1.0 is the median peak at true lesions."""
 PROBABILITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 MARKS_PER_VIEW = 3
@@ -34,26 +34,75 @@ class MarkTable:
 
 
 def mark_table(paths: Sequence[Path], heat: FloatArray, grid: HeatGrid) -> MarkTable:
-    """Marks of exams on heat (N, 4, K, h, w), cells."""
+    """Marks of exams on heat (N, 4, K, h, w), cells, at every level.
+
+    Regions are sought among the cells, a fifth of the work of seeking them among pixels; `marks_at` counts as the node
+    does.
+    """
     rows = [_marks_of(load_exam(path), cells, grid) for path, cells in zip(paths, heat, strict=True)]
     return MarkTable(np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows]))
+
+
+_CELLS = HeatGrid((1.0, 1.0), (0.5, 0.5))
+"""Cells as pixels of their own."""
 
 
 def _marks_of(exam: CachedExam, heat: FloatArray, grid: HeatGrid) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     counts = np.zeros((*heat.shape[:2], len(LEVELS)), np.int64)
     hits = np.zeros(counts.shape, np.bool_)
     for view in range(heat.shape[0]):
-        inside = breast_mask(exam.images[view].astype(np.float32) / np.float32(255.0))
-        registered = register_heatmap(heat[view], grid, *inside.shape)
+        inside = _breast(exam, view)
+        rows, columns = _pixels_of_cells(grid, heat.shape[2:], inside.shape)
+        cells_inside = inside[np.ix_(rows, columns)]
         for kind in range(heat.shape[1]):
+            own, mask = heat[view, kind], exam.mask(view, kind)
             for at, level in enumerate(LEVELS):
-                if heat[view, kind].max() < level:
+                if own.max() < level:
                     break
-                found = find_regions(heat[view, kind], registered[kind], grid, inside, level, MARKS_PER_VIEW)
+                found = find_regions(own, own, _CELLS, cells_inside, level, MARKS_PER_VIEW)
                 counts[view, kind, at] = len(found)
-                mask = exam.mask(view, kind)
-                hits[view, kind, at] = any(mask[int(region.centre[1]), int(region.centre[0])] for region in found)
+                hits[view, kind, at] = any(
+                    mask[rows[int(region.centre[1])], columns[int(region.centre[0])]] for region in found
+                )
     return counts, hits
+
+
+def _breast(exam: CachedExam, view: int) -> NDArray[np.bool_]:
+    return breast_mask(exam.images[view].astype(np.float32) / np.float32(255.0))
+
+
+def _pixels_of_cells(
+    grid: HeatGrid, cells: tuple[int, ...], size: tuple[int, ...]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The pixel row of each row of cells and the pixel column of each of their columns, kept inside the image."""
+    rows, columns = (
+        np.clip(np.floor(offset + stride * np.arange(count)).astype(np.intp), 0, side - 1)
+        for offset, stride, count, side in zip(grid.offset, grid.stride, cells, size, strict=True)
+    )
+    return rows, columns
+
+
+def marks_at(
+    paths: Sequence[Path], heat: FloatArray, grid: HeatGrid, levels: Sequence[float], shown: NDArray[np.bool_]
+) -> MarkTable:
+    """Marks as the node makes them, among pixels, at one level of heat for each finding: L is 1.
+
+    Only where `shown` (N, 4, K) a mark is allowed by the finding's probability.
+    """
+    counts = np.zeros((*heat.shape[:3], 1), np.int64)
+    hits = np.zeros(counts.shape, np.bool_)
+    for number, path in enumerate(paths):
+        exam = load_exam(path)
+        for view, kind in np.argwhere(shown[number]):
+            own = heat[number, view, kind]
+            if own.max() < levels[kind]:
+                continue
+            inside, mask = _breast(exam, view), exam.mask(view, kind)
+            seen = register_heatmap(own, grid, *inside.shape)
+            found = find_regions(own, seen, grid, inside, levels[kind], MARKS_PER_VIEW)
+            counts[number, view, kind, 0] = len(found)
+            hits[number, view, kind, 0] = any(mask[int(one.centre[1]), int(one.centre[0])] for one in found)
+    return MarkTable(counts, hits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +126,53 @@ NEVER = OperatingChoice(1.0, 9.0, 0, 0, 0.0, 0.0)
 
 
 def operating_points(
-    marks: MarkTable, probabilities: FloatArray, findings: NDArray[np.bool_]
+    paths: Sequence[Path],
+    heat: FloatArray,
+    grid: HeatGrid,
+    probabilities: FloatArray,
+    findings: NDArray[np.bool_],
 ) -> tuple[OperatingChoice, ...]:
     """One point a finding: together they mark most lesion views while the upper end of their common rate of marks in
     views without any finding stays below MARKS_PER_NORMAL_VIEW. `probabilities`, `findings` (N, 4, K).
+
+    Chosen on marks among cells, counted again as the node marks; where that is too many, the quota shrinks by as many.
     """
-    normal = np.asarray(~findings.any(2))
+    normal, table = np.asarray(~findings.any(2)), mark_table(paths, heat, grid)
     options = [
-        _options(marks, probabilities[..., kind], normal, findings[..., kind], kind)
+        _options(table, probabilities[..., kind], normal, findings[..., kind], kind)
         for kind in range(findings.shape[2])
     ]
-    return share(options, most_marks(int(normal.sum())))
+    quota = budget = most_marks(int(normal.sum()))
+    while True:
+        chosen = share(options, budget)
+        shown = probabilities >= np.array([one.probability for one in chosen], np.float32)
+        counted = marks_at(paths, heat, grid, [one.heat for one in chosen], shown)
+        exact = tuple(_counted(one, counted, normal, findings, kind) for kind, one in enumerate(chosen))
+        over = sum(one.false_marks for one in exact) - quota
+        if over <= 0 or budget == 0:
+            return exact
+        budget = max(0, budget - over)
+
+
+def _counted(
+    chosen: OperatingChoice,
+    marks: MarkTable,
+    normal: NDArray[np.bool_],
+    findings: NDArray[np.bool_],
+    kind: int,
+) -> OperatingChoice:
+    shown = findings[..., kind]
+    false = int(marks.counts[..., kind, 0][normal].sum())
+    hit = int((marks.hits[..., kind, 0] & shown).sum())
+    return _choice((chosen.probability, chosen.heat), (false, hit), (normal, shown))
+
+
+def _choice(
+    at: tuple[float, float], marked: tuple[int, int], among: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+) -> OperatingChoice:
+    """`at`: probability, heat; `marked`: false marks, lesion views; `among`: normal views, those that show it."""
+    normal, shown = (max(int(rows.sum()), 1) for rows in among)
+    return OperatingChoice(*at, *marked, round(marked[0] / normal, 4), round(marked[1] / shown, 4))
 
 
 def most_marks(views: int) -> int:
@@ -106,15 +191,13 @@ def _options(
     kind: int,
 ) -> list[OperatingChoice]:
     """Every pair that no other beats in both marks and lesions, by rising number of false marks."""
-    views, lesions, found = max(int(normal.sum()), 1), max(int(shown.sum()), 1), []
+    found = []
     for probability in PROBABILITIES:
         chosen = probabilities >= probability
         for at, heat in enumerate(LEVELS):
             false = int((marks.counts[..., kind, at] * (chosen & normal)).sum())
             hit = int((marks.hits[..., kind, at] & chosen & shown).sum())
-            found.append(
-                OperatingChoice(probability, heat, false, hit, round(false / views, 4), round(hit / lesions, 4))
-            )
+            found.append(_choice((probability, heat), (false, hit), (normal, shown)))
     found.sort(key=lambda one: (one.false_marks, -one.lesions, -one.heat))
     kept = [NEVER]
     for one in found:

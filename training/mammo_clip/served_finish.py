@@ -73,10 +73,10 @@ def finish(
     calibration = calibration_table(logits_of(heads, calibrating, scale), calibrating, NAMES)
     probabilities = _probabilities(logits_of(heads, validation, scale).findings, calibration)
     paths, findings = _paths(cache, validation), validation.findings.numpy()
-    points = operating_points(mark_table(paths, scaled_heat(validation, scale), grid), probabilities, findings)
+    points = operating_points(paths, scaled_heat(validation, scale), grid, probabilities, findings)
     phrase_scale = _median_peak(validation)
-    common = scaled_heat(validation, torch.full_like(scale, phrase_scale))
     line, truth = _phrase_line(calibrating, phrase_vectors, cache)
+    common = scaled_heat(validation, torch.full_like(scale, phrase_scale))
     seen = probability_of(_phrase_logits(validation, phrase_vectors), line)
     level = phrase_heat_level(mark_table(paths, common, grid), findings)
     point = {"probability": _balanced(seen, phrase_truth(validation, cache)), "heat": level}

@@ -10,6 +10,7 @@ from training.mammo_clip.operating import (
     MarkTable,
     OperatingChoice,
     mark_table,
+    marks_at,
     most_marks,
     operating_points,
     phrase_heat_level,
@@ -77,16 +78,26 @@ def test_marks_are_counted_at_each_level(exams):
     assert (marks.hits[..., LEVELS.index(1.0)] <= findings).all()
     assert marks.hits[..., LEVELS.index(0.9)][findings].mean() > 0.8
     assert (marks.counts[..., 0, LEVELS.index(0.5)] >= 1).all()
-    assert marks.counts[..., LEVELS.index(1.5)].sum() == 0
+    assert marks.counts[..., LEVELS.index(1.2)].sum() == 0
 
 
 def test_points_mark_lesions_and_spare_normal_views(exams):
     paths, heat, findings = exams
     probabilities = np.where(findings, 0.8, 0.3).astype(np.float32)
-    points = operating_points(mark_table(paths, heat, GRID), probabilities, findings)
+    points = operating_points(paths, heat, GRID, probabilities, findings)
     assert all(point.lesions_marked > 0.8 for point in points)
     assert sum(point.false_marks for point in points) == 0
     assert points[0].heat > 0.65 or points[0].probability > 0.3
+
+
+def test_marks_among_cells_are_those_among_pixels(exams):
+    paths, heat, findings = exams
+    table = mark_table(paths, heat, GRID)
+    for level in (0.5, 1.0):
+        exact = marks_at(paths, heat, GRID, [level] * 4, np.ones_like(findings))
+        same = table.counts[..., LEVELS.index(level)] == exact.counts[..., 0]
+        assert same.mean() > 0.95
+        assert (table.hits[..., LEVELS.index(level)] == exact.hits[..., 0]).mean() > 0.95
 
 
 def test_phrases_mark_from_the_least_heat_that_spares_normal_views():
