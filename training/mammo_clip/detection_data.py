@@ -28,7 +28,7 @@ _LEAST_SIDE_PX = 2.0
 class BoxedImages:
     """Images of one split: `planes` uint8 (N, H, W), a target each, and `rows` that name them without a patient.
 
-    `normal`: the image shows no box of any label, looked for or not.
+    `normal`: the image has no finding at all, looked for or not.
     """
 
     planes: Sequence[Plane]
@@ -126,7 +126,13 @@ def _of_split(
         tuple(target_of(images[number], wanted.classes, wanted.size) for number in mine),
         tuple(images[number].row for number in mine),
         tuple(images[number].patient for number in mine),
-        tuple(not any(images[number].boxes.values()) for number in mine),
+        tuple(_is_normal(images[number]) for number in mine),
+    )
+
+
+def _is_normal(image: LabelledImage) -> bool:
+    return not any(image.boxes.values()) and not any(
+        there for name, there in image.labels.items() if name != "No_Finding"
     )
 
 

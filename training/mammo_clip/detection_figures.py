@@ -107,7 +107,8 @@ def write_figures(
 def _words(images: BoxedImages) -> tuple[str, ...]:
     return (
         f"{len(images)} images, {sum(images.normal)} of them normal. A box is right where it overlaps a lesion of its "
-        "class and no better box does. Average precision counts false boxes in all images, FROC in normal ones.",
+        "class and no better box does. Average precision counts false boxes in all images, FROC in normal ones. The "
+        "number of positives is that of lesions.",
     )
 
 

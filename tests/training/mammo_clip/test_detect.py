@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training.mammo_clip.tiny_runs import write_recipe as pretraining
 from training.__main__ import main
 from training.cache import prepare_exam, save_exam
+from training.mammo_clip.building import build_model, save_model
 from training.mammo_clip.checkpoint import latest_checkpoint
 from training.mammo_clip.detection import PUBLISHED_SIZE_PX, classes_of, published_detector
 from training.mammo_clip.detection_boxes import overlaps
@@ -22,10 +24,12 @@ from training.mammo_clip.detection_recipe import load_detection_recipe
 from training.mammo_clip.detection_training import COLUMNS, DetectorTraining, Run
 from training.mammo_clip.gradients import NotFiniteError
 from training.mammo_clip.importing import import_checkpoint
-from training.mammo_clip.pretraining_recipe import RecipeError
+from training.mammo_clip.loading import load_model
+from training.mammo_clip.pretraining_recipe import RecipeError, load_pretraining_recipe
 from training.mammo_clip.processes import Process
 from training.mammo_clip.released import CheckpointError
 from training.mammo_clip.run_folder import start_folder
+from training.mammo_clip.vocabulary import VOCABULARY, own_tokenizer
 from training.phantoms import TRAIN_SEED, VALIDATION_SEED
 
 ROOT = Path(__file__).parents[3]
@@ -147,6 +151,38 @@ def test_run_gone_on_with_from_any_checkpoint_ends_with_the_same_weights(tmp_pat
         assert losses(tmp_path / "run") == losses(folder / "run")
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of pretraining whose encoder is that of TINY."""
+    folder = tmp_path_factory.mktemp("run")
+    recipe = load_pretraining_recipe(pretraining(folder, encoder='"tests.training.mammo_clip.tiny_runs:plain"'))
+    model = build_model(recipe, len(own_tokenizer().ids))
+    with torch.no_grad():
+        model.image_encoder.layers[0].weight.fill_(0.125)
+    save_model(folder, model, recipe, VOCABULARY, {"data": {"sources": "image-text"}})
+    return folder
+
+
+def test_encoder_of_a_run_is_begun_from_and_named_in_the_record(tmp_path, phantoms, run):
+    changes = {"weights": '"given"', "normalisation": '"image"', "frozen": "true"}
+    training = DetectorTraining(a_run(tmp_path, phantoms, **changes), run)
+    assert (training.detector.efficientnet.layers[0].weight == 0.125).all()
+    training._save_weights(tmp_path)
+    assert load_detector(tmp_path).record["encoder"] == load_model(run).weights_hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"normalisation": '"fixed"'}, 'was trained with normalisation "image"; set data.normalisation to it'),
+        ({"normalisation": '"image"', "encoder": '"lite0"'}, "model.safetensors: does not fit: "),
+    ],
+)
+def test_encoder_that_does_not_fit_the_recipe_is_refused(tmp_path, phantoms, run, changes, words):
+    with pytest.raises((RecipeError, CheckpointError), match=words):
+        DetectorTraining(a_run(tmp_path, phantoms, weights='"given"', **changes), run)
+
+
 def test_loss_that_is_no_number_stops_and_names_the_rows(tmp_path, phantoms, monkeypatch):
     training = DetectorTraining(a_run(tmp_path, phantoms, height="96", width=("8", "64"), batch="2"))
     with torch.no_grad():
@@ -248,7 +284,7 @@ def test_recipe_that_cannot_be_used_is_refused_by_its_key(tmp_path, changes, wor
         ({"classes": '["Suspicious_Calcification"]'}, [], "no training image has a box of Suspicious_Calcification"),
         ({"batch": "64"}, [], "error: 8 training images are fewer than a batch, 64"),
         ({"weights": '"given"'}, [], "error: the recipe leaves the encoder's weights to you: --encoder FOLDER"),
-        ({"weights": '"imagenet"'}, [], 'error: image: weights "imagenet": no package has ImageNet weights of'),
+        ({"weights": '"imagenet"'}, [], "error: image: an encoder without an EfficientNet has no ImageNet weights"),
         ({}, ["--encoder", "somewhere"], 'error: --encoder somewhere: the recipe takes weights "random"'),
         ({"phantom_exams": "900"}, [], "4 of 900 training exams are rendered"),
     ],

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from node.mammography.views import Laterality
+from tests.training.mammo_clip.tiny_sets import vindr_row, write_csv, write_image
 from training.mammo_clip.augmentation import Augmentation, augment, none
-from training.mammo_clip.detection_data import canvas_of, moved, target_of
+from training.mammo_clip.breasts import DataError
+from training.mammo_clip.detection_data import Wanted, canvas_of, moved, read_detection_images, target_of
 from training.mammo_clip.detection_losses import Target
 from training.mammo_clip.images import ImageFile, PhantomView
 from training.mammo_clip.labelled import LabelledImage
@@ -92,3 +94,64 @@ def test_one_box_of_two_labels_counts_once_with_both():
     found = target_of(image(PhantomView(Path("b.npz"), 1), Mass=(box,), Calc=(box,)), ["Mass", "Calc"], (760, 456))
     assert found.boxes.tolist() == [list(box)]
     assert found.classes.tolist() == [[True, True]]
+
+
+def vindr(folder):
+    """A mass with a box and one without, a calcification with a box, an image without any finding, a broken file."""
+
+    def box(left, top, right, bottom):
+        return {"resized_xmin": left, "resized_ymin": top, "resized_xmax": right, "resized_ymax": bottom}
+
+    rows = [
+        vindr_row("p1", "a.png", "L", "CC", finding="Mass", **box(-47, 100, 300, 1568)),
+        vindr_row("p1", "a.png", "L", "CC", finding="Mass", **box(500, 800, 600, 900)),
+        vindr_row("p1", "b.png", "L", "MLO", finding="Mass"),
+        vindr_row("p2", "c.png", "R", "CC", finding="Suspicious_Calcification", **box(10, 20, 210, 170)),
+        vindr_row("p2", "d.png", "R", "MLO"),
+        vindr_row("p3", "e.png", "L", "CC"),
+    ]
+    for row in rows:
+        write_image(folder / "images" / str(row["patient_id"]) / str(row["image_id"]), 0)
+    (folder / "images/p3/e.png").write_bytes(b"no image")
+    return f"vindr={write_csv(folder / 'vindr.csv', rows)},{folder / 'images'}"
+
+
+def read(folder, *, positive, classes=("Mass",), **more):
+    wanted = Wanted(classes, (152, 91), positive, validation_share=0.0)
+    return read_detection_images(wanted, [vindr(folder)], ("training",), folder / "decoded", **more)
+
+
+def test_all_images_of_a_table_are_read_with_their_boxes_by_image(tmp_path):
+    """A mass without a box is left out, for it would teach that nothing is there; a broken file is told by its path."""
+    found = read(tmp_path, positive=False)
+    images = found.splits["training"]
+    assert images.rows == ("line 2", "line 5", "line 6")
+    assert images.normal == (False, False, True)
+    assert [len(target.boxes) for target in images.targets] == [2, 0, 0]
+    np.testing.assert_allclose(
+        images.targets[0].boxes.numpy(), [[0, 10, 29.93, 152], [49.89, 80, 59.87, 90]], atol=0.05
+    )
+    assert [str(tmp_path / "images/p3/e.png") in problem for problem in found.problems] == [True]
+    assert (found.facts["training images"], found.facts["training boxes"]) == (3, 2)
+
+
+def test_positive_images_alone_are_read_as_published(tmp_path):
+    assert read(tmp_path, positive=True).splits["training"].rows == ("line 2",)
+    both = read(tmp_path, positive=True, classes=("Mass", "Suspicious_Calcification")).splits["training"]
+    assert both.rows == ("line 2", "line 5")
+    assert [target.classes.tolist() for target in both.targets] == [[[True, False]] * 2, [[False, True]]]
+
+
+def test_image_with_another_finding_is_not_normal_even_without_its_box(tmp_path):
+    images = read(tmp_path, positive=False, classes=("Suspicious_Calcification",)).splits["training"]
+    assert dict(zip(images.rows, images.normal, strict=True)) == {
+        "line 2": False,
+        "line 4": False,
+        "line 5": False,
+        "line 6": True,
+    }
+
+
+def test_strict_stops_at_the_first_image_that_cannot_be_read(tmp_path):
+    with pytest.raises(DataError, match=r"e.png: cannot be read as an image.*Mend it, or leave --strict out"):
+        read(tmp_path, positive=False, strict=True)
