@@ -72,10 +72,10 @@ class FeaturePyramid(nn.Module):
         return [self.P3_2(p3), self.P4_2(p4), self.P5_2(p5), *self._coarsest(c5)]
 
     def _coarsest(self, c5: Tensor) -> tuple[Tensor, Tensor]:
-        """P6 and P7, never in a half type: of an input one cell wide oneDNN's bfloat16 gradient on the weights of a
-        stride of 2 reads memory that nobody wrote (torch 2.13).
+        """P6 and P7, on CPUs never in a half type: of an input one cell wide oneDNN's bfloat16 gradient on the weights
+        of a stride of 2 reads memory that nobody wrote (torch 2.13).
         """
-        with torch.autocast(c5.device.type, enabled=False):
+        with torch.autocast("cpu", enabled=False):
             p6: Tensor = self.P6(c5.to(self.P6.weight.dtype))
             return p6, self.P7_2(functional.relu(p6))
 
