@@ -132,8 +132,11 @@ def archived(database: Database, uids: Sequence[str], settings: ExamSettings) ->
 
 
 def every_uid(database: Database, limit: int) -> tuple[str, ...]:
-    """The studies that changed last, newest first."""
-    return tuple(record.study_instance_uid for record in exam_records(database, limit))
+    """The studies that changed last, newest first. Raises QuestionError where there is none."""
+    found = tuple(record.study_instance_uid for record in exam_records(database, max(limit, 0)))
+    if not found:
+        raise QuestionError(f"--every-exam: nothing has arrived, or --limit is {limit}")
+    return found
 
 
 def in_folders(folders: Sequence[Path], settings: ExamSettings) -> Iterator[Exam]:

@@ -1,6 +1,8 @@
 """An exported ONNX in this process: read, compared with its contract's tensors, compiled for the CPU by OpenVINO."""
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -64,6 +66,7 @@ class OpenVinoGraph:
         self._outputs = tuple(outputs)
         self._request = _compile(core, graph, self._precision, threads).create_infer_request()
         self._lock = Lock()
+        self._is_abandoned = False
 
     @property
     def variant(self) -> str:
@@ -73,16 +76,31 @@ class OpenVinoGraph:
     def run(self, inputs: dict[str, NDArray[Any]], deadline_seconds: float | None = None) -> Outputs:
         """The outputs, copied. Raises InferenceError, and InferenceUnavailableError where the deadline passes."""
         with self._lock:
+            self._end_abandoned()
             try:
                 self._request.start_async(inputs)
-                if deadline_seconds is None:
-                    self._request.wait()
-                elif not self._request.wait_for(int(deadline_seconds * 1000)):
-                    self._request.cancel()
-                    raise InferenceUnavailableError(f"the model did not answer within {deadline_seconds:g} s")
+                self._wait(deadline_seconds)
             except RuntimeError as error:
                 raise InferenceError(f"OpenVINO: {str(error).splitlines()[0]}") from error
             return {name: self._request.get_tensor(name).data.copy() for name in self._outputs}
+
+    def _wait(self, deadline_seconds: float | None) -> None:
+        if deadline_seconds is None:
+            self._request.wait()
+            return
+        ends = time.monotonic() + deadline_seconds
+        if not self._request.wait_for(int(deadline_seconds * 1000)):
+            self._is_abandoned = True
+            self._request.cancel()
+        if self._is_abandoned or time.monotonic() > ends:
+            raise InferenceUnavailableError(f"the model did not answer within {deadline_seconds:g} s")
+
+    def _end_abandoned(self) -> None:
+        """A cancelled inference ends at its own pace; the request is busy until then."""
+        if self._is_abandoned:
+            with suppress(RuntimeError):  # says that it was cancelled
+                self._request.wait()
+            self._is_abandoned = False
 
 
 def _compile(core: openvino.Core, graph: openvino.Model, precision: str, threads: int) -> openvino.CompiledModel:

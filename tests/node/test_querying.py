@@ -183,7 +183,8 @@ def test_a_phrase_far_from_those_that_were_trained_is_said(settings: Settings, t
         (["--text", "in the left breast", "--folder", "."], "names no finding"),
         (["--folder", "."], "no phrase is asked for"),
         (["--text", "mass", "--folder", "nowhere"], "nowhere: no such file or folder"),
-        (["--text", "mass", "--folder", "."], r"no DICOM file in \."),
+        (["--text", "mass", "--folder", "."], "no DICOM file in ."),
+        (["--text", "mass", "--every-exam"], "--every-exam: nothing has arrived"),
         (["--phrases", "nothing.txt", "--folder", "."], "nothing.txt: cannot be read as phrases"),
         (["--text", "mass", "--folder", ".", "--deadline", "0"], "--deadline is 0; it lies between 0 and"),
         (["--text", "mass", "--folder", ".", "--deadline", "1e-6"], "did not answer within 1e-06 s"),
@@ -202,7 +203,7 @@ def test_what_cannot_be_asked_ends_in_words(
     assert cli.main(["query", "--settings", str(settings_file), *more]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert message.replace("\\", "") in captured.err
+    assert message in captured.err
     assert "Traceback" not in captured.err
 
 

@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 
 from node.errors import ContractError, InferenceError, InferenceUnavailableError, NotOfferedError
 from node.inference.load import contract_of, load_model, load_phrases
-from node.inference.openvino_graph import onnx_file, read_onnx
+from node.inference.openvino_graph import OpenVinoGraph, onnx_file, read_onnx
 from node.inference.phrase_models import PHRASES_AT_ONCE, PhraseModels
 from node.inference.query_contract import (
     query_contract_from_json,
@@ -100,10 +100,20 @@ def test_no_view_is_refused(models: PhraseModels) -> None:
         models.ask(a_blob(), ~EVERY, models.embed(["mass"]))
 
 
-def test_a_deadline_is_kept_and_said(models: PhraseModels, folder: Path) -> None:
+def test_a_deadline_is_kept_and_said(folder: Path) -> None:
     with pytest.raises(InferenceUnavailableError, match="did not answer within 1e-06 s"):
         load_phrases(replace(settings_for(folder), deadline_seconds=1e-6))
-    assert models.embed(["mass"]).shape == (1, 8)
+
+
+def test_after_a_deadline_that_passed_the_graph_answers_again(folder: Path) -> None:
+    read, _ = read_onnx(onnx_file(folder.parent / "exam_query"))
+    graph = OpenVinoGraph(read, ("query_logits",), "f32", 1)
+    queries = np.zeros((1, 200, 8), np.float32)
+    inputs = {"views": a_blob()[None], "present": EVERY[None], "query_embeddings": queries}
+    wanted = graph.run(inputs)["query_logits"]
+    with pytest.raises(InferenceUnavailableError):
+        graph.run(inputs, 1e-6)
+    assert np.array_equal(graph.run(inputs, 100.0)["query_logits"], wanted)
 
 
 def test_a_node_without_the_two_models_reads_and_offers_no_phrases(tmp_path: Path) -> None:
