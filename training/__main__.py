@@ -1,4 +1,4 @@
-"""Commands: render, train, evaluate, export, pretrain, import. `python -m training COMMAND --help` lists options."""
+"""Commands of training: `python -m training COMMAND --help` lists the options of one."""
 
 import argparse
 from pathlib import Path

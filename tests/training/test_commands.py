@@ -1,3 +1,4 @@
+import argparse
 import sys
 
 import pytest
@@ -15,6 +16,31 @@ def test_help_names_every_command(monkeypatch, capsys):
         _run(monkeypatch, "--help")
     text = capsys.readouterr().out
     assert all(command in text for command in ("render", "train", "export", "evaluate"))
+
+
+def test_every_command_and_option_says_what_it_is_for(monkeypatch):
+    """Of the parser as it is built, without running anything."""
+    built: list[argparse.ArgumentParser] = []
+    make = argparse.ArgumentParser.__init__
+
+    def noted(self, *arguments, **options):
+        make(self, *arguments, **options)
+        built.append(self)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "__init__", noted)
+    with pytest.raises(SystemExit, match="0"):
+        _run(monkeypatch, "--help")
+    (commands,) = [action for action in built[0]._actions if action.choices]
+    wanted = {"pretrain", "probe", "finetune", "zero-shot", "detect", "factor", "evaluate", "export", "import"}
+    assert wanted <= set(commands.choices)
+    assert {choice.dest for choice in commands._choices_actions if choice.help} == set(commands.choices)
+    silent = [
+        f"{name} {action.dest}"
+        for name, command in commands.choices.items()
+        for action in command._actions
+        if not action.help
+    ]
+    assert silent == []
 
 
 def test_a_missing_option_is_named(monkeypatch, capsys):

@@ -132,7 +132,7 @@ def _displacement(settings: Augmentation, rows: int, columns: int, generator: to
 
 
 def _blur(planes: Tensor, sigma: float) -> Tensor:
-    """Gaussian smoothing of (N, h, w), reflected at the borders as far as they reach."""
+    """Gaussian smoothing of (N, h, w); beyond the borders their values are held."""
     radius = int(3.0 * sigma + 0.5)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
