@@ -19,6 +19,9 @@ NO_LESION = -1
 FROC_RATES = (0.1, 0.3, 1.0)
 """False marks per normal view at which the sensitivity is told."""
 
+_CELLS = 1 << 20
+"""Entries of an array of draws times events: 8 MB."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewMarks:
@@ -136,7 +139,17 @@ def _sensitivity_at(
         known = (counts @ lesions > 0) & (counts @ normal > 0)
         return np.where(known, best, np.nan)
 
-    return statistic
+    return _bounded(statistic, events)
+
+
+def _bounded(statistic: Statistic, events: _Events) -> Statistic:
+    """The same, so few draws at a time that draws times events stay in memory: detectors mark 100 boxes a view."""
+    step = max(1, _CELLS // max(1, events.logits.size))
+
+    def parts(counts: Counts) -> npt.NDArray[np.float64]:
+        return np.concatenate([statistic(counts[first : first + step]) for first in range(0, len(counts), step)])
+
+    return parts
 
 
 def _whole_ties(events: _Events) -> npt.NDArray[np.bool_]:
@@ -186,4 +199,4 @@ def _voc(events: _Events, lesions: npt.NDArray[np.float64]) -> Statistic:
         area = (right * falling).sum(1)
         return ratio(area, total)
 
-    return statistic
+    return _bounded(statistic, events)

@@ -21,6 +21,8 @@ HEIGHT_PX = 420
 TRUTH, MARK = (64, 220, 120), (255, 255, 255)
 _FULL_HEAT = 1.5
 """Heat shown in the last colour; 1.0 is the median peak at true lesions of validation."""
+_CLEAR = 0.2
+"""Part of the full heat up to which nothing is coloured."""
 _RAMP = np.array([(120, 40, 160), (220, 50, 60), (250, 140, 20), (255, 235, 90)], np.float64)
 _CAPTION_PX, _GAP_PX, _COLUMNS = 54, 10, 4
 
@@ -102,11 +104,11 @@ def pair(view: HeatView) -> Image.Image:
 
 
 def coloured(image: npt.NDArray[np.uint8], heat: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
-    """Grey with heat over it, uint8 (H, W, 3): clear at 0, half opaque from the full heat on."""
+    """Grey with heat over it, uint8 (H, W, 3): clear up to _CLEAR of the full heat."""
     level = np.clip(heat / _FULL_HEAT, 0.0, 1.0).astype(np.float64)
     steps = np.linspace(0.0, 1.0, len(_RAMP))
     colours = np.stack([np.interp(level, steps, _RAMP[:, channel]) for channel in range(3)], axis=2)
-    opacity = 0.65 * np.sqrt(level)[..., None]
+    opacity = 0.65 * np.clip((level - _CLEAR) / (1.0 - _CLEAR), 0.0, 1.0)[..., None] ** 0.6
     blended: npt.NDArray[np.uint8] = np.round(image[..., None] * (1.0 - opacity) + colours * opacity).astype(np.uint8)
     return blended
 

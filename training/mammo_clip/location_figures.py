@@ -49,7 +49,7 @@ class Located:
 def pointing_figures(label: str, located: Located, chosen: str) -> list[Measured]:
     """The share of views with the finding whose greatest heat lies on it, for each mapper, beside what it is worth."""
     shown = [one for one in located.of(label) if one.truth]
-    patients, what = located.patients(shown), f"{label}, FActOR"
+    patients = located.patients(shown)
     if not shown:
         return []
     chance = float(np.mean([one.chance for one in shown]))
@@ -57,7 +57,7 @@ def pointing_figures(label: str, located: Located, chosen: str) -> list[Measured
     for name in shown[0].points or {}:
         points = np.array([(one.points or {})[name] for one in shown])
         note = f"area chance {chance:.3f}; " + (CHOSEN if name == chosen else "another")
-        measured = _share(f"{what} {name}", "pointing", points, patients, note)
+        measured = _share(f"{label}, {name}", "pointing", points, patients, note)
         rows.append(replace(measured, chance=chance))
     return rows + _baselines(label, located, shown)
 

@@ -65,8 +65,9 @@ def write_whole_report(run: Reporting, sources: Sequence[str]) -> list[Section]:
     if not run.detector:
         run.facts["detector"] = "not given: --detector"
     whole = [meaning_section(sections), *sections]
-    title = f"Evaluation of {run.model.folder.name}"
+    title = f"Evaluation of {run.model.folder.resolve().parent.name}/{run.model.folder.name}"
     end_report(run.out, title, run.model, {"recipe": run.recipe.name, **run.facts}, whole, run.problems)
+    print("\n".join(whole[0].paragraphs), flush=True)
     return whole
 
 

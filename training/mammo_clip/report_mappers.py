@@ -60,9 +60,9 @@ def load_mappers(model: LoadedModel, folder: Path, size: tuple[int, int]) -> Map
     name = _name(chosen)
     heaters = {name: _heater(chosen, phrases, statistics)}
     for number, place in seed_folders(folder).items():
-        heaters.setdefault(f"seed {number}", _heater(load_any_mapper(place), phrases, statistics))
+        heaters.setdefault(f"FActOR seed {number}", _heater(load_any_mapper(place), phrases, statistics))
     for baseline, weights in load_baselines(folder).items():
-        heaters[baseline] = _fixed(weights)
+        heaters[f"{baseline} weights of channels"] = _fixed(weights)
     noise = torch.rand(_PROBES, *size, generator=torch.Generator().manual_seed(0))
     grid = heat_grid(
         model.image_encoder,
@@ -83,7 +83,7 @@ def _phrase(model: LoadedModel, chosen: LoadedMapper, name: str) -> Tensor:
 
 
 def _name(chosen: LoadedMapper) -> str:
-    return f"seed {chosen.record['seed']}" if "seed" in chosen.record else "chosen"
+    return f"FActOR seed {chosen.record['seed']}" if "seed" in chosen.record else "FActOR"
 
 
 def _heater(found: LoadedMapper, phrases: Tensor, statistics: _Statistics) -> Heater:
