@@ -45,8 +45,8 @@ def written(result: EncodedResult, folder: Path) -> Path:
     return path
 
 
-def pixelmed(file: Path) -> str:
-    command = ["java", "-Xmx2g", "-Xss64m", *LIMITS, "-cp", ":".join(map(str, JARS))]
+def pixelmed(file: Path, *options: str) -> str:
+    command = ["java", "-Xmx2g", "-Xss64m", *options, *LIMITS, "-cp", ":".join(map(str, JARS))]
     done = subprocess.run(
         [*command, "com.pixelmed.validate.DicomSRValidator", str(file)], capture_output=True, text=True, timeout=280
     )

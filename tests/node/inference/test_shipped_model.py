@@ -1,5 +1,6 @@
 """The model that is committed: it keeps the contract, and what stands beside it for Triton was written from it."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import openvino
 import pytest
 from onnx import numpy_helper
 
+from node.inference.load import load_phrases
 from node.inference.openvino_graph import onnx_file
 from node.inference.openvino_model import OpenVinoModel, read_graph
-from node.inference.triton_config import triton_config
+from node.inference.triton_config import triton_config, write_config
 from node.mammography.contract import ModelContract
 from node.settings import InferenceSettings
 from training.weights import weights_hash
@@ -47,6 +49,35 @@ def some_views(contract: ModelContract, seed: int) -> np.ndarray:
 def test_config_and_labels_were_written_from_the_onnx(contract: ModelContract) -> None:
     assert (FOLDER / "config.pbtxt").read_text() == triton_config(contract)
     assert (FOLDER / "labels.txt").read_text().split() == [kind.value for kind in contract.findings]
+
+
+PHRASES = ("exam_query", "text_encoder")
+needs_phrases = pytest.mark.skipif(
+    not all((FOLDER.parent / name).is_dir() for name in PHRASES), reason="this version ships no models of phrases"
+)
+
+
+def test_models_and_vocabulary_take_25_megabytes_at_most() -> None:
+    files = [file for file in FOLDER.parent.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    assert sum(file.stat().st_size for file in files) <= 25_000_000
+
+
+@needs_phrases
+@pytest.mark.parametrize("name", PHRASES)
+def test_config_of_the_models_of_phrases_was_written_from_the_onnx(name: str, tmp_path: Path) -> None:
+    shutil.copytree(FOLDER.parent / name, tmp_path / name)
+    write_config(tmp_path / name)
+    assert (FOLDER.parent / name / "config.pbtxt").read_text() == (tmp_path / name / "config.pbtxt").read_text()
+    assert (FOLDER.parent / name / "1/model.py").read_text() == (FOLDER / "1/model.py").read_text()
+
+
+@needs_phrases
+def test_phrases_are_answered_by_what_is_shipped(contract: ModelContract) -> None:
+    models = load_phrases(InferenceSettings("openvino", FOLDER, "f32", 0, "", "", 120.0, 1))
+    answer = models.ask(some_views(contract, 1), np.ones(4, np.bool_), models.embed(["mass", "calcifications"]))
+    assert answer.logits.shape == (4, 2)
+    assert np.isfinite(answer.logits).all()
+    assert models.text.text_space == contract.text_space
 
 
 def test_what_is_promised(contract: ModelContract) -> None:
