@@ -30,8 +30,13 @@ class Crop:
 
 def split_of(patient: str) -> str:
     """Split of a patient, by a hash of the identifier: 60 % train, 15 % validation, 25 % test."""
-    share = int.from_bytes(hashlib.sha256(patient.encode()).digest()[:4], "big") / 2**32
+    share = share_of(patient)
     return SPLITS[0] if share < 0.60 else SPLITS[1] if share < 0.75 else SPLITS[2]
+
+
+def share_of(patient: str) -> float:
+    """A number in [0, 1) by which a patient falls into a split: from the identifier's hash, the same on any machine."""
+    return int.from_bytes(hashlib.sha256(patient.encode()).digest()[:4], "big") / 2**32
 
 
 def list_crops(folder: Path, split: str | None = None) -> tuple[Crop, ...]:

@@ -1,6 +1,5 @@
 """Each set's rows as labelled images: VinDr-Mammo, RSNA 2022, EMBED, CBIS-DDSM crops, mini-MIAS, phantoms."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from node.mammography.findings import FINDING_KINDS
 from node.mammography.pixels import Placement
 from node.mammography.views import BREASTS, STANDARD_VIEWS
 from training.cache import ExamTruth, TruthBox, cached_seeds, exam_path, load_truth
-from training.crops import EXCLUDED_PATIENTS, split_of
+from training.crops import EXCLUDED_PATIENTS, share_of, split_of
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.embed_clinical import Clinical, read_clinical
 from training.mammo_clip.images import ImageFile, PhantomView, Picture, WholeImage
@@ -46,11 +45,6 @@ _PHANTOM_SPLITS = {
 }
 _SPLIT_SEEDS = 1_000_000
 _EMBED_TEST = 0.2
-
-
-def share_of(patient: str) -> float:
-    """A number in [0, 1) by which a patient falls into a split: from the identifier's hash, the same on any machine."""
-    return int.from_bytes(hashlib.sha256(patient.encode()).digest()[:4], "big") / 2**32
 
 
 def _vindr(paths: Sequence[Path], reading: Reading) -> Labelled:
