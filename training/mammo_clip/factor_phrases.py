@@ -72,10 +72,13 @@ class SplitPhrases:
     held_out_placed: tuple[Phrase, ...]
 
 
-def split_phrases(settings: FactorPhrases) -> SplitPhrases:
-    """The recipe's split. Words that are held out train in no place either. Raises RecipeError for an unknown one."""
-    every = phrases()
-    known = {phrase.bare for phrase in every}
+def split_phrases(settings: FactorPhrases, names: Sequence[str] = FINDINGS) -> SplitPhrases:
+    """The recipe's split of the phrases of some findings. Words that are held out train in no place either.
+
+    Raises RecipeError for unknown ones.
+    """
+    known = {phrase.bare for phrase in phrases()}
+    every = [phrase for phrase in phrases() if phrase.name in names]
     if unknown := [words for words in settings.held_out if words not in known]:
         raise RecipeError(f"phrases.held_out: {', '.join(unknown)}: not among the phrases of phrases.py")
     plain = {plain_phrase(name).bare for name in FINDINGS}

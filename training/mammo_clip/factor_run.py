@@ -93,7 +93,7 @@ def prepare_run(recipe: FactorRecipe, model: LoadedModel, sets: FactorSets, cach
 def run_factor(run: FactorRun, out: Path, facts: dict[str, Any]) -> Table:
     """Train all seeds, choose one, write the folder; returns the figures. Everything is told of validation views."""
     started = time.monotonic()
-    split = split_phrases(run.recipe.phrases)
+    split = split_phrases(run.recipe.phrases, run.names)
     heads = _heads(run)
     plain = tuple(plain_phrase(name) for name in run.names)
     phrases = phrase_set(run.model, split.training if run.recipe.mapper == "shared" else plain)

@@ -20,7 +20,7 @@ from training.figures.intervals import auc_interval, share_interval
 from training.localisation import FloatImage
 from training.mammo_clip.factor import phrase_heat
 from training.mammo_clip.factor_phrases import SplitPhrases, embed, plain_phrase
-from training.mammo_clip.factor_views import FINDINGS, FactorView, Truth, truth_of
+from training.mammo_clip.factor_views import FactorView, Truth, truth_of
 from training.mammo_clip.images import PhantomView, Plane
 from training.mammo_clip.localising import BoolImage, breast_of, points_at, registered
 from training.mammo_clip.open_vocabulary import Asker, landmarks_of, phantom_image
@@ -54,11 +54,11 @@ class PhraseFigures:
     """
 
     def __init__(self, asker: Asker, split: SplitPhrases, grid: HeatGrid) -> None:
-        self.asker, self.split, self.grid = asker, split, grid
+        self.asker, self.split, self.grid, self.names = asker, split, grid, tuple(asker.thresholds)
         self.texts = list(
             dict.fromkeys(
                 [
-                    *(plain_phrase(name).bare for name in FINDINGS),
+                    *(plain_phrase(name).bare for name in self.names),
                     *(phrase.bare for phrase in (*split.held_out, *split.held_out_placed)),
                 ]
             )
@@ -66,15 +66,15 @@ class PhraseFigures:
         self.embeddings = embed(asker.model, self.texts)
         self.shares: dict[str, Shares] = {}
         self.patients: list[str] = []
-        self.presence: dict[str, list[float]] = {name: [] for name in FINDINGS}
-        self.truth: dict[str, list[bool]] = {name: [] for name in FINDINGS}
+        self.presence: dict[str, list[float]] = {name: [] for name in self.names}
+        self.truth: dict[str, list[bool]] = {name: [] for name in self.names}
 
     @torch.inference_mode()
     def add(self, view: FactorView, plane: Plane, maps: Tensor) -> None:
         """One view with its maps (1, C, h, w)."""
         cosines = self.asker.mapper(maps, self.embeddings)
         self.patients.append(view.patient)
-        for number, name in enumerate(FINDINGS):
+        for number, name in enumerate(self.names):
             self.presence[name].append(float(cosines[0, :, number].max()))
             self.truth[name].append(any(seen.name == name for seen in view.seen))
         if not view.seen:
@@ -96,7 +96,7 @@ class PhraseFigures:
                 self._share("held-out combinations, without the mask").add(asked.view.patient, asked.points(phrase))
 
     def _two_lesions(self, asked: "_Asked") -> None:
-        names = [name for name in FINDINGS if name in asked.truth.masks]
+        names = [name for name in self.names if name in asked.truth.masks]
         if len(names) < 2:
             return
         for name in names:
@@ -122,7 +122,7 @@ class PhraseFigures:
         read = [parse(text).negated for phrase in negated_phrases() for text in phrase.wordings]
         table: Table = {"sentences": len(read), "read as denied": sum(read)}
         patients = np.array(self.patients)
-        for name in FINDINGS:
+        for name in self.names:
             presence, truth = np.array(self.presence[name]), np.array(self.truth[name])
             absent = presence < self.asker.thresholds[name].presence
             table[name] = {
