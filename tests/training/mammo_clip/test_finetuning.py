@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from training.mammo_clip.finetuning import COLUMNS, FineTuning, Run, TargetLoss,
 from training.mammo_clip.finetuning_data import PlainItems, fraction_of, load_tuning_images, targets_of
 from training.mammo_clip.finetuning_recipe import load_finetuning_recipe
 from training.mammo_clip.gradients import NotFiniteError
+from training.mammo_clip.importing import import_checkpoint
 from training.mammo_clip.loading import load_model
 from training.mammo_clip.pretraining_recipe import RecipeError
 from training.mammo_clip.processes import Process
@@ -263,7 +265,7 @@ def test_selection_is_by_unit(tmp_path, table):
     assert selection_figure(values, images, by_image) < 1.0
 
 
-def test_classifier_of_released_layout_is_the_start_with_its_head(tmp_path, table):
+def test_classifier_is_the_start_with_its_head_where_that_fits(tmp_path, table):
     recipe = load_finetuning_recipe(write_recipe(tmp_path, weights='"given"', targets='["Mass"]'))
     donor, model = build_classifier(recipe), build_classifier(recipe)
     torch.nn.init.normal_(donor.head.weight)
@@ -278,6 +280,22 @@ def test_classifier_of_released_layout_is_the_start_with_its_head(tmp_path, tabl
         load_start(model, recipe, None)
     again, _ = load_classifier(tmp_path / "donor")
     assert not again.training
+
+
+def test_released_classifier_is_the_start(tmp_path):
+    recipe = load_finetuning_recipe(
+        write_recipe(tmp_path, encoder='"b2"', channels="3", weights='"given"', targets='["Mass"]')
+    )
+    donor = build_classifier(recipe)
+    torch.nn.init.normal_(donor.head.weight)
+    torch.save({"model": donor.state_dict(), "epoch": 3, "auroc": 0.8}, tmp_path / "released.pth")
+    import_checkpoint(tmp_path / "released.pth", tmp_path / "imported")
+    model = build_classifier(replace(recipe, seed=2))
+    facts = load_start(model, recipe, tmp_path / "imported")
+    assert "CC BY-NC-SA 4.0" in facts["licence"]
+    assert [
+        name for name, value in donor.state_dict().items() if not torch.equal(value, model.state_dict()[name])
+    ] == []
 
 
 def test_loss_that_is_no_number_stops_and_names_the_rows(tmp_path, table):
