@@ -34,6 +34,8 @@ _PROBED = ((0.35, 0.35), (0.35, 0.65), (0.5, 0.5), (0.65, 0.35), (0.65, 0.65))
 """Cells whose gradients tell where cells lie, as shares of the map."""
 _PROBED_SIZE = (384, 256)
 """Pixels at most of the image on which they are measured: cells lie alike in any size."""
+_PROBED_STRIDE = 16.0
+"""For coarser cells the image is twice as large, or its edges would draw all centroids to the middle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +50,26 @@ class HeatBox:
 def heat_grid(encoder: torch.nn.Module, features: Callable[[Tensor], Tensor], images: Tensor) -> HeatGrid:
     """Where the cells of an encoder lie: by its own `stride` and `offset` in model pixels, else measured."""
     stride, offset = getattr(encoder, "stride", None), getattr(encoder, "offset", None)
-    if isinstance(stride, float) and isinstance(offset, float):
-        return HeatGrid((stride, stride), (offset, offset))
-    return measured_grid(features, images)
+    known = stride if isinstance(stride, float) else None
+    if known is not None and isinstance(offset, float):
+        return HeatGrid((known, known), (offset, offset))
+    return measured_grid(features, images, known)
 
 
-def measured_grid(features: Callable[[Tensor], Tensor], images: Tensor) -> HeatGrid:
+def measured_grid(features: Callable[[Tensor], Tensor], images: Tensor, known_stride: float | None = None) -> HeatGrid:
     """Stride and offset by the centroid of the absolute gradient of cells, over the images given.
 
     `features`: (1, channels, H, W), as the encoder takes it -> (1, C, h, w); its offset depends on its padding. The
-    stride is the whole number nearest to the slope of the centroids. A few images of noise do.
+    stride, where it is not known, is the whole number nearest to the slope of the centroids. A few images of noise do.
     """
-    found = [
-        _centroids(features, image[None, :, : _PROBED_SIZE[0], : _PROBED_SIZE[1]], trial)
-        for trial, image in enumerate(images)
-    ]
+    factor = 2 if known_stride is not None and known_stride > _PROBED_STRIDE else 1
+    height, width = (factor * side for side in _PROBED_SIZE)
+    found = [_centroids(features, image[None, :, :height, :width], trial) for trial, image in enumerate(images)]
     rows = np.concatenate(found)
     strides, offsets = [], []
     for axis in range(2):
         cell, pixel = rows[:, axis], rows[:, 2 + axis]
-        stride = float(max(1, round(float(np.polyfit(cell, pixel, 1)[0]))))
+        stride = known_stride or float(max(1, round(float(np.polyfit(cell, pixel, 1)[0]))))
         strides.append(stride)
         offsets.append(float(np.mean(pixel - stride * cell)))
     return HeatGrid((strides[0], strides[1]), (offsets[0], offsets[1]))

@@ -40,8 +40,11 @@ class ImageEncoder(Protocol):
 class EfficientNetEncoder(EfficientNet):
     """EfficientNet with its head map averaged: "b0", "b2", "b5" or "lite0" of `training.efficientnet`.
 
-    `dropout` is applied to the pooled features in training: .4 for B5 and .3 for B2 in the paper's code.
+    `dropout` is applied to the pooled features in training: .4 for B5 and .3 for B2 in the paper's code. Cells
+    lie `stride` pixels apart; where, depends on the padding and on what the kernels look at, and is measured.
     """
+
+    stride = 32.0
 
     def __init__(self, name: str, *, channels: int = 3, padding: str = "static", dropout: float = 0.0) -> None:
         super().__init__(name, channels=channels, padding=padding)

@@ -22,7 +22,7 @@ from training.figures.intervals import (
     share_interval,
 )
 from training.finish import probability_of
-from training.mammo_clip.served_rows import KINDS, Answered, Row
+from training.mammo_clip.served_rows import KINDS, Answered, Row, kind_of
 
 Table = dict[str, Any]
 Rows = dict[str, list[Row]]
@@ -48,8 +48,8 @@ class Truth:
             "exam, malignant": (said.exam, np.asarray(self.breasts.any(1)), self.patients),
             "breast, malignant": (said.breasts.ravel(), self.breasts.ravel(), np.repeat(self.patients, 2)),
         }
-        for kind, name in enumerate(said.names):
-            logits, shown = said.findings[..., kind].ravel(), self.findings[..., kind].ravel()
+        for at, name in enumerate(said.names):
+            logits, shown = said.findings[..., at].ravel(), self.findings[..., kind_of(name)].ravel()
             found[f"view, {name}"] = (logits, shown, np.repeat(self.patients, 4))
         return found
 

@@ -53,10 +53,7 @@ def _table(arguments: argparse.Namespace, paths: tuple[Path, ...]) -> dict[str, 
     for name, folder in (("model", arguments.model), ("against", arguments.against)):
         if folder is not None:
             said = answered(folder, paths, arguments.out.parent, threads)
-            rows = {
-                kind: rows_of(said, paths, kind, bounds=name == "model", threads=threads)
-                for kind in said.contract["findings"]
-            }
+            rows = rows_of(said, paths, bounds=name == "model", threads=threads)
             found.append((said, rows))
             table[name] = model_figures(said, truth, rows)
     if len(found) == 2:

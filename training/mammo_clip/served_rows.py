@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from node.mammography.findings import FINDING_KINDS, FindingKind
 from node.mammography.regions import HeatGrid, find_regions, register_heatmap
 from training.cache import CachedExam, load_exam
 from training.finish import probability_of
+from training.localisation import Box
 from training.mammo_clip.localising import (
     area_chance,
     breast_of,
@@ -27,6 +29,7 @@ from training.mammo_clip.localising import (
     registered,
 )
 from training.mammo_clip.operating import MARKS_PER_VIEW
+from training.mammo_clip.phantom_breasts import GRAMMAR_NAMES
 from training.served_model import ServedModel, read_contract
 
 IOU = 0.25
@@ -128,28 +131,24 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """What the rows of one exam are made of: its file, heat (4, h, w) and probabilities (4) of one finding."""
+    """What the rows of one exam are made of: its file, heat (4, K, h, w), probabilities (4, K), and the model's own."""
 
     path: Path
     number: int
-    kind: int
-    name: str
+    names: tuple[str, ...]
     heat: NDArray[np.float16]
     probabilities: FloatArray
     grid: HeatGrid
-    point: dict[str, float]
-    findings: int
+    points: tuple[dict[str, float], ...]
     bounds: bool
 
 
-def rows_of(said: Answered, paths: Sequence[Path], name: str, *, bounds: bool, threads: int) -> list[Row]:
-    """The rows (N * 4) of one finding; `bounds` also reckons what needs no model."""
-    kind, probabilities = said.names.index(name), said.probabilities(name)
-    point = said.contract["operating_points"][name]
+def rows_of(said: Answered, paths: Sequence[Path], *, bounds: bool, threads: int) -> dict[str, list[Row]]:
+    """The rows (N * 4) of each finding; `bounds` also reckons what needs no model."""
+    probabilities = np.stack([said.probabilities(name) for name in said.names], axis=2)
+    points = tuple(said.contract["operating_points"][name] for name in said.names)
     asked = [
-        Asked(
-            path, number, kind, name, said.heat[number, :, kind], probabilities[number], said.grid, point, KINDS, bounds
-        )
+        Asked(path, number, said.names, said.heat[number], probabilities[number], said.grid, points, bounds)
         for number, path in enumerate(paths)
     ]
     if threads < 2:
@@ -157,55 +156,72 @@ def rows_of(said: Answered, paths: Sequence[Path], name: str, *, bounds: bool, t
     else:
         with ProcessPoolExecutor(threads, get_context("spawn")) as pool:
             found = list(pool.map(exam_rows, asked, chunksize=8))
-    return [row for rows in found for row in rows]
+    return {name: [row for rows in found for row in rows[at]] for at, name in enumerate(said.names)}
 
 
-KINDS = 4
+def kind_of(name: str) -> int:
+    """Where a finding stands in FINDING_KINDS, whatever a model's own list is."""
+    return FINDING_KINDS.index(FindingKind(name))
+
+
+KINDS = len(FINDING_KINDS)
 """Findings that make a view no normal one, whatever a model looks for."""
 
 
-def exam_rows(asked: Asked) -> list[Row]:
-    """The four rows of one exam."""
+def exam_rows(asked: Asked) -> list[list[Row]]:
+    """The four rows of one exam for each finding."""
     exam = load_exam(asked.path)
-    shown = exam.findings(asked.findings)
-    return [_row(asked, exam, view, normal=not bool(shown[view].any())) for view in range(4)]
+    shown = exam.findings(KINDS)
+    inside = [breast_of(plane) for plane in exam.images]
+    return [
+        [_row(asked, exam, (view, number), inside[view], normal=not bool(shown[view].any())) for view in range(4)]
+        for number in range(len(asked.names))
+    ]
 
 
-def _row(asked: Asked, exam: CachedExam, view: int, *, normal: bool) -> Row:
-    heat = asked.heat[view].astype(np.float32)
-    plane, truth = exam.images[view], exam.finding_boxes(view, asked.kind)
-    inside = breast_of(plane)
-    probability = float(asked.probabilities[view])
+def _row(asked: Asked, exam: CachedExam, at: tuple[int, int], inside: BoolImage, *, normal: bool) -> Row:
+    view, number = at
+    kind = kind_of(asked.names[number])
+    heat = asked.heat[view, number].astype(np.float32)
+    truth = exam.finding_boxes(view, kind)
+    probability, point = float(asked.probabilities[view, number]), asked.points[number]
+    probable = probability >= point["probability"]
     seen = register_heatmap(heat, asked.grid, *inside.shape)
-    marks = _marks(heat, seen, asked, inside, truth, probability, LOWEST_HEAT)
-    probable = probability >= asked.point["probability"]
-    marked = _marks(heat, seen, asked, inside, truth, probability, asked.point["heat"]) if probable else ()
+    found = _Seeking(heat, seen, asked.grid, inside, truth, probability)
+    marks = found.marks(LOWEST_HEAT)
+    marked = found.marks(point["heat"]) if probable else ()
     located = bounds = None
     if truth:
-        mask, here = exam.mask(view, asked.kind), np.where(inside, seen, np.float32(0.0))
+        mask, here = exam.mask(view, kind), np.where(inside, seen, np.float32(0.0))
         box = hits(half_maximum_boxes(here, inside), truth, IOU)
         located = Located(points_at(here, inside, mask), box, box and probable)
-        bounds = _bounds(asked, plane, mask, inside, truth) if asked.bounds else None
-    found = any(mark.lesion >= 0 for mark in marked)
-    return Row(asked.number, view, len(truth), normal, located, bounds, marks, len(marked), found)
+        bounds = _bounds(asked, exam.images[view], mask, inside, truth, kind) if asked.bounds else None
+    on_lesion = any(mark.lesion >= 0 for mark in marked)
+    return Row(asked.number, view, len(truth), normal, located, bounds, marks, len(marked), on_lesion)
 
 
-def _marks(
-    heat: FloatArray,
-    seen: FloatArray,
-    asked: Asked,
-    inside: BoolImage,
-    truth: Sequence[tuple[float, float, float, float]],
-    probability: float,
-    level: float,
-) -> tuple[MarkRow, ...]:
-    if heat.max() < level:
-        return ()
-    found = find_regions(heat, seen, asked.grid, inside, level, MARKS_PER_VIEW)
-    return tuple(MarkRow(region.peak_heat, probability, _lesion_at(region.centre, truth)) for region in found)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seeking:
+    """Regions of one finding in one view."""
+
+    heat: FloatArray
+    registered: FloatArray
+    grid: HeatGrid
+    inside: BoolImage
+    truth: Sequence[Box]
+    probability: float
+
+    def marks(self, level: float) -> tuple[MarkRow, ...]:
+        """Those that reach a level of heat, as the node marks them."""
+        if self.heat.max() < level:
+            return ()
+        found = find_regions(self.heat, self.registered, self.grid, self.inside, level, MARKS_PER_VIEW)
+        return tuple(
+            MarkRow(region.peak_heat, self.probability, _lesion_at(region.centre, self.truth)) for region in found
+        )
 
 
-def _lesion_at(centre: tuple[float, float], truth: Sequence[tuple[float, float, float, float]]) -> int:
+def _lesion_at(centre: tuple[float, float], truth: Sequence[Box]) -> int:
     """The number of the lesion whose box holds the point, -1 for none."""
     x, y = centre
     return next((at for at, box in enumerate(truth) if box[0] <= x <= box[2] and box[1] <= y <= box[3]), -1)
@@ -216,11 +232,11 @@ def _bounds(
     plane: NDArray[np.uint8],
     mask: BoolImage,
     inside: BoolImage,
-    truth: Sequence[tuple[float, float, float, float]],
+    truth: Sequence[Box],
+    kind: int,
 ) -> Bounds:
-    names = {"mass": "Mass", "suspicious_calcification": "Suspicious_Calcification"}
-    filtered = log_heat(plane, names.get(asked.name, asked.name))
-    best = registered(mask_heat(mask, asked.grid, (asked.heat.shape[1], asked.heat.shape[2])), asked.grid, inside)
+    filtered = log_heat(plane, GRAMMAR_NAMES[FINDING_KINDS[kind]])
+    best = registered(mask_heat(mask, asked.grid, (asked.heat.shape[2], asked.heat.shape[3])), asked.grid, inside)
     return Bounds(
         area_chance(inside, mask),
         points_at(filtered, inside, mask),

@@ -13,6 +13,7 @@ from training.deployment import served_module
 from training.exam_encoder import ABSENT_LOGIT
 from training.mammo_clip.factor import HeatSettings, channel_weights, heatmaps
 from training.mammo_clip.loading import Input
+from training.mammo_clip.localising import heat_grid
 from training.mammo_clip.model import EfficientNetEncoder
 from training.mammo_clip.served import ServedClip, ServedQuery, ServedText, normalise
 from training.mammo_clip.served_export import exam_graph, query_graph, text_graph, text_space_of
@@ -236,3 +237,11 @@ def test_the_text_tower_as_a_module_agrees_with_the_dual_encoder(clip):
     token_ids, mask = (torch.from_numpy(p) for p in load_wordpiece(VOCABULARY, lower_case=True).batch(TEXTS, 40))
     with torch.inference_mode():
         assert torch.allclose(ServedText(clip)(token_ids, mask), clip.encode_text(token_ids, mask), atol=1e-6)
+
+
+def test_cells_of_an_encoder_with_a_known_stride_are_measured_without_leaning_to_the_middle():
+    torch.manual_seed(0)
+    encoder = EfficientNetEncoder("b0", channels=1, padding="centred").eval()
+    grid = heat_grid(encoder, lambda images: encoder.features(images).feature_map, torch.rand(2, 1, 320, 256))
+    assert grid.stride == (32.0, 32.0)
+    assert max(abs(offset - 0.5) for offset in grid.offset) < 16.0

@@ -144,7 +144,7 @@ def test_figures_count_what_was_exported(exported, cache):
     folder, _ = exported
     paths = tiny_served.fill(cache, TEST_SEED, 6)
     said = answered(folder / "exam_encoder", paths, folder / "work", 1)
-    rows = {name: rows_of(said, paths, name, bounds=True, threads=1) for name in said.names}
+    rows = rows_of(said, paths, bounds=True, threads=1)
     truth = Truth(paths)
     table = model_figures(said, truth, rows)
     assert table["exams"] == 6
