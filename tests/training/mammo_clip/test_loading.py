@@ -128,6 +128,7 @@ def test_what_is_no_model_is_refused_with_a_cure(run, tmp_path):
         (RECORD, b"[]", "is no model's record"),
         (RECORD, b'{"kind": "served"}', "holds a model of kind served"),
         (RECORD, b'{"kind": "own"}', "KeyError: 'recipe'"),
+        (RECORD, b'{"kind": "own", "recipe": {"loss": 3}}', "holds no model of a run: AttributeError"),
         (WEIGHTS, b"cut", r"model\.safetensors: cannot be read: .* Is it whole"),
         ("vocabulary.txt", b"[PAD]\n", "no vocabulary"),
     ],
