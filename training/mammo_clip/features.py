@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from training.mammo_clip.breasts import DataError
 from training.mammo_clip.images import UNREADABLE, Picture, Plane, of_size
 from training.mammo_clip.loading import Input, LoadedModel
 from training.mammo_clip.model import unit_length
@@ -65,8 +66,12 @@ class Features:
     problems: dict[int, str]
 
 
-def encode(model: LoadedModel, pictures: Sequence[Picture], cache: Path, encoding: Encoding) -> Features:
-    """The features of every picture, in order; pictures that several rows name are encoded once. Raises RecipeError."""
+def encode(
+    model: LoadedModel, pictures: Sequence[Picture], cache: Path, encoding: Encoding, *, strict: bool = False
+) -> Features:
+    """The features of every picture, in order; pictures that several rows name are encoded once. Raises RecipeError,
+    and DataError where no picture can be read or, with `strict`, one cannot.
+    """
     sees = encoding.input_of(model)
     folder = cache / f"features-{_identity(model, sees, encoding)}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +82,11 @@ def encode(model: LoadedModel, pictures: Sequence[Picture], cache: Path, encodin
         _save(folder, shard)
         known.update(shard)
         _report(done, len(wanted))
-    return _in_order(known, names, problems)
+    found = _in_order(known, names, problems)
+    if found.problems and (strict or len(found.problems) == len(pictures)):
+        cure = "Mend it, or leave --strict out to go on without it" if strict else "No picture could be read"
+        raise DataError(f"{next(iter(found.problems.values()))}. {cure}")
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from training.figures.report import Measured, Section
+from training.mammo_clip.breasts import DataError
 from training.mammo_clip.evaluation_recipe import (
     EvaluationData,
     check_choices,
@@ -112,7 +113,7 @@ def run_probe(
     preset = recipe.encoding.input_of(model).preset
     labelled = load_rows(source, recipe.data, preset, names, strict=strict, needed=needed, first_training_exam=first)
     known_labels(labelled, tuple(label for label in recipe.labels if label != DENSITY))
-    features = encode(model, [image.picture for image in labelled.images], cache, recipe.encoding)
+    features = encode(model, [image.picture for image in labelled.images], cache, recipe.encoding, strict=strict)
     splits = {name: _split(labelled, features, name) for name in names}
     if not splits["calibration"].images:
         splits["calibration"] = splits["validation"]
@@ -127,6 +128,8 @@ def run_probe(
         predictions = rows if fraction == max(recipe.fractions) else predictions
         folder = out / f"probe-{round(100 * fraction):03d}-seed-{seed}"
         save_probe(folder, fitted.heads, _record(recipe, model, calibrations, fraction, seed))
+    if not any(section.figures for section in sections):
+        raise DataError(f"{source}: no head could be fitted: {problems[-1] if problems else 'nothing is labelled'}")
     return ProbeResult(tuple(sections), tuple(predictions), tuple(problems), _facts(labelled, features, splits))
 
 

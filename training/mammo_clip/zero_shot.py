@@ -137,7 +137,7 @@ def run_zero_shot(
     preset = recipe.encoding.input_of(model).preset
     labelled = load_rows(source, recipe.data, preset, splits, strict=strict, needed=(reported,))
     known_labels(labelled, tuple(label for label in recipe.labels if label != DENSITY))
-    features = encode(model, [image.picture for image in labelled.images], cache, recipe.encoding)
+    features = encode(model, [image.picture for image in labelled.images], cache, recipe.encoding, strict=strict)
     run = _Run(recipe, model, labelled, features, reported)
     sections, predictions, problems = [], [], [*labelled.problems, *features.problems.values()]
     for kind in recipe.prompts:

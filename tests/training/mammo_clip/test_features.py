@@ -1,6 +1,7 @@
 """Encoding through a frozen encoder: what comes out, and what is encoded only once."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tests.training.mammo_clip.tiny_runs import write_recipe
 from tests.training.mammo_clip.tiny_sets import HEIGHT, WIDTH, write_image, write_phantoms
 from training.cache import exam_path
 from training.mammo_clip import features
+from training.mammo_clip.breasts import DataError
 from training.mammo_clip.building import build_model, save_model
 from training.mammo_clip.features import Encoding, encode
 from training.mammo_clip.images import ImageFile, PhantomView
@@ -103,6 +105,23 @@ def test_what_cannot_be_read_is_named_kept_out_of_the_cache_and_read_again(model
     files(tmp_path, 3)
     features._bytes_hash.cache_clear()
     assert encode(model, pictures, tmp_path / "cache", OWN_SIZE).problems == {}
+
+
+def test_strict_stops_at_a_picture_that_cannot_be_read_and_none_at_all_is_an_error(model, tmp_path):
+    pictures = files(tmp_path, 2)
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"1\.png: cannot be read as an image.*leave --strict out"):
+        encode(model, pictures, tmp_path / "cache", OWN_SIZE, strict=True)
+    with pytest.raises(DataError, match=r"1\.png: cannot be read as an image.*No picture could be read"):
+        encode(model, pictures[1:], tmp_path / "other", OWN_SIZE)
+
+
+def test_an_encoder_without_a_text_tower_gives_features_and_no_embeddings(model, tmp_path):
+    pictures = files(tmp_path, 2)
+    bare = replace(model, kind="classifier", dual=None)
+    found = encode(bare, pictures, tmp_path / "cache", OWN_SIZE)
+    assert found.embeddings is None
+    assert torch.equal(found.pooled, encode(model, pictures, tmp_path / "cache", OWN_SIZE).pooled)
 
 
 def test_a_picture_of_one_value_is_finite_and_flagged(model, tmp_path):
