@@ -58,6 +58,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 
 def explained(run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Run a command; an error that has words for the user ends it with them alone."""
+    from node.errors import NodeError
     from training.mammo_clip.breasts import DataError
     from training.mammo_clip.gradients import NotFiniteError
     from training.mammo_clip.pretraining_recipe import RecipeError
@@ -66,8 +67,10 @@ def explained(run: Callable[[argparse.Namespace], None], arguments: argparse.Nam
 
     try:
         run(arguments)
-    except (DataError, NotFiniteError, RecipeError, CheckpointError, TableError) as error:
+    except (DataError, NotFiniteError, RecipeError, CheckpointError, TableError, NodeError) as error:
         raise SystemExit(f"error: {error}") from error
+    except OSError as error:  # a folder that is a file, a disk that is full
+        raise SystemExit(f"error: {error.filename or 'files'}: {error.strerror or error}") from error
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:
