@@ -24,7 +24,7 @@ from training.mammo_clip.factor_folder import (
     load_baselines,
     seed_folders,
 )
-from training.mammo_clip.factor_phrases import embed, plain_phrase
+from training.mammo_clip.factor_phrases import embed, finding_embeddings, plain_phrase
 from training.mammo_clip.loading import LoadedModel
 from training.mammo_clip.localising import heat_grid
 from training.mammo_clip.one_pass import Heater
@@ -55,7 +55,7 @@ def load_mappers(model: LoadedModel, folder: Path, size: tuple[int, int]) -> Map
     chosen = load_any_mapper(folder)
     check_fits(folder, chosen, model)
     labels = tuple(_label(name) for name in chosen.finding_names)
-    phrases = torch.stack([_phrase(model, chosen, name) for name in chosen.finding_names])
+    phrases = _phrases(model, chosen, labels)
     statistics = _Statistics()
     name = _name(chosen)
     heaters = {name: _heater(chosen, phrases, statistics)}
@@ -77,9 +77,11 @@ def _label(name: str) -> str:
     return name if name in PHANTOM_WORDS else GRAMMAR_NAMES[FindingKind(name)]
 
 
-def _phrase(model: LoadedModel, chosen: LoadedMapper, name: str) -> Tensor:
-    texts = chosen.record["findings"][name] or [plain_phrase(_label(name)).text]
-    return torch.nn.functional.normalize(embed(model, texts).mean(0), dim=0)
+def _phrases(model: LoadedModel, chosen: LoadedMapper, labels: tuple[str, ...]) -> Tensor:
+    """(K, D): what the folder's own figures ask for. The paper's heads learnt the mean of all prompts."""
+    if isinstance(chosen.mapper, PaperMapper):
+        return finding_embeddings(model, labels)
+    return embed(model, [plain_phrase(label).text for label in labels])
 
 
 def _name(chosen: LoadedMapper) -> str:
