@@ -177,7 +177,7 @@ def test_answers_are_asked_for_once(exported, cache):
         ("folds = 5", "folds = 1", "folds are 2 at least"),
         ("seeds = 3", "seeds = 0", "seeds: at least 1"),
         ("steps = 600", "pace = 600", "unknown key pace"),
-        ("penalties = [3, 10, 30, 100, 300, 1000]", "penalties = []", "penalties one at least"),
+        ("penalties = [10, 30, 100, 300, 1000, 3000]", "penalties = []", "penalties one at least"),
         ("positive = [", "positive = [] #", "malignancy: needs a positive"),
     ],
 )
