@@ -1,13 +1,14 @@
 """Breasts of VinDr-Mammo's table: images with labels, of which sentences are made (published: "image-label" rows).
 
-Labels tell the finding and the side. Subtype, position and depth are not known, so no sentence asserts them; the
-published code draws them by chance.
+Labels tell the finding and the side, a box where it lies (box_places.py). The subtype is not known, nor the place of a
+finding without a box, so no sentence asserts them; the published code draws them by chance.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 
 from node.mammography.views import Laterality, ViewPosition
+from training.mammo_clip.box_places import box_locations
 from training.mammo_clip.breasts import Breast
 from training.mammo_clip.grammar import ATTRIBUTES, Location
 from training.mammo_clip.images import ImageFile
@@ -42,8 +43,14 @@ def _breast(name: str, side: Laterality, rows: Sequence[ImageRow]) -> Breast:
 
 
 def _seen(files: Sequence[ImageRow], side: Laterality) -> tuple[Seen, ...]:
-    present = (name for name in ATTRIBUTES if any(row.label(name) for row in files))
-    return tuple(Seen(name, _subtypes(name), Location(side=side)) for name in present)
+    """A sentence for each box, and for each finding without one."""
+    boxes = [one for row in files for one in box_locations(row)]
+    present = [name for name in ATTRIBUTES if any(row.label(name) for row in files)]
+    found = []
+    for name in present:
+        places = [place for boxed, place in boxes if boxed == name] or [Location(side=side)]
+        found += [Seen(name, _subtypes(name), place) for place in dict.fromkeys(places)]
+    return tuple(found)
 
 
 def _subtypes(name: str) -> tuple[str, ...]:

@@ -312,6 +312,8 @@ def read_mias(path: Path, *, strict: bool = False) -> Table[ImageRow]:
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TableError(f"{path}: no such file; give the folder of mini-MIAS") from error
     except (OSError, ValueError, RecursionError) as error:
         raise TableError(f"{path}: no list of mini-MIAS lesions: {type(error).__name__}: {error}") from error
     if not isinstance(entries, list):

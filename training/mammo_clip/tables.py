@@ -104,6 +104,8 @@ def _records(path: Path, columns: tuple[str, ...]) -> Iterable[tuple[int, Record
                 )
             for record in reader:
                 yield reader.line_num, {name: _cell(value) for name, value in record.items() if name}
+    except FileNotFoundError as error:
+        raise TableError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}: cannot be read as CSV in UTF-8: {error}") from error
 
