@@ -64,8 +64,8 @@ class Bookkeeping:
         progress.scheduled += int(scheduled)
         progress.loss_sum, progress.loss_count = progress.loss_sum + loss, progress.loss_count + 1
 
-    def write_down(self, rate: float, rows_per_second: float) -> None:
-        """A line and a row of the curves, every so many steps."""
+    def write_down(self, rate: float, rows_per_second: float, **more: float) -> None:
+        """A line and a row of the curves, every so many steps; `more` are other columns, told by their last word."""
         progress, pace = self.progress, self.pace
         if progress.step % pace.keeping.log_steps:
             return
@@ -73,11 +73,12 @@ class Bookkeeping:
         progress.loss_sum, progress.loss_count = 0.0, 0
         if not self.process.leads:
             return
-        self.curves.add(progress, training_loss=loss, learning_rate=rate, rows_per_second=rows_per_second)
+        self.curves.add(progress, training_loss=loss, learning_rate=rate, rows_per_second=rows_per_second, **more)
+        others = "".join(f"{name.rpartition('_')[2]} {value:.2f} " for name, value in more.items())
         minutes = ((pace.epochs - progress.epoch) * pace.steps - progress.done) * pace.rows / rows_per_second / 60
         print(
             f"epoch {progress.epoch + 1}/{pace.epochs} step {progress.done}/{pace.steps} loss {loss:.4f} "
-            f"rate {rate:.2e} {rows_per_second:.1f} rows/s, {minutes:.0f} min left",
+            f"rate {rate:.2e} {others}{rows_per_second:.1f} rows/s, {minutes:.0f} min left",
             flush=True,
         )
 

@@ -75,7 +75,7 @@ def explained(run: Callable[[argparse.Namespace], None], arguments: argparse.Nam
 
 def _pretrain(arguments: argparse.Namespace) -> None:
     from training.mammo_clip.building import Given, vocabulary_of
-    from training.mammo_clip.pretrain import Pretraining, Run, best_folder
+    from training.mammo_clip.pretrain import Pretraining, Run
     from training.mammo_clip.pretraining_data import load_data, parse_source
     from training.mammo_clip.pretraining_recipe import load_pretraining_recipe
     from training.mammo_clip.processes import joined, this_process
@@ -103,7 +103,7 @@ def _pretrain(arguments: argparse.Namespace) -> None:
             start_folder(arguments.out, arguments.recipe, facts, data.problems)
         progress = training.go()
     if process.leads:
-        print(f"{best_folder(arguments.out, progress)}: validation loss {progress.best_loss:.4f}")
+        print(f"{training.books.best_folder}: validation loss {progress.best_loss:.4f}")
 
 
 def list_problems(problems: list[str], most: int = 20) -> None:

@@ -5,7 +5,6 @@ of the recipe. Several processes (torchrun) share each batch: the loss compares 
 """
 
 import math
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,30 +18,17 @@ from torch.utils.data import DataLoader
 
 from node.mammography.wordpiece import WordPiece
 from training.efficientnet import freeze_statistics
+from training.mammo_clip.bookkeeping import Bookkeeping, Pace
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.building import Given, build_model, load_starting_weights, save_model, tokenizer_of, trunk_of
-from training.mammo_clip.checkpoint import (
-    Progress,
-    TrainingState,
-    latest_checkpoint,
-    load_state,
-    save_checkpoint,
-    write_folder,
-)
-from training.mammo_clip.gradients import (
-    PRECISIONS,
-    Learner,
-    NotFiniteError,
-    Towers,
-    random_state,
-    set_random_state,
-)
+from training.mammo_clip.checkpoint import Progress, latest_checkpoint
+from training.mammo_clip.gradients import PRECISIONS, Learner, NotFiniteError, Towers
 from training.mammo_clip.importing import WEIGHTS
 from training.mammo_clip.model import MammoClip
 from training.mammo_clip.pretraining_data import PretrainingData
 from training.mammo_clip.pretraining_recipe import Optimisation, PretrainingRecipe
 from training.mammo_clip.processes import Process
-from training.mammo_clip.run_folder import CURVES, Curves, write_card
+from training.mammo_clip.run_folder import COLUMNS, write_card
 from training.mammo_clip.sampling import Batch, Collate, TrainingItems, ValidationItems, batches_of
 from training.mammo_clip.schedule import rate_factor
 
@@ -67,9 +53,11 @@ class Pretraining:
         self.run, self.recipe, self.process = run, run.recipe, run.process
         self.tokenizer: WordPiece = tokenizer_of(run.recipe, run.vocabulary)
         self.sampling = replace(run.recipe.sampling, sentences=run.data.sentences)
-        self.progress = Progress()
-        self.curves = Curves(run.folder / CURVES)
-        self.steps = steps_an_epoch(len(run.data.training), run.recipe.optimisation, run.process.count)
+        optimisation = run.recipe.optimisation
+        self.steps = steps_an_epoch(len(run.data.training), optimisation, run.process.count)
+        rows = optimisation.batch * optimisation.accumulate
+        pace = Pace(optimisation.epochs, self.steps, rows, optimisation.patience, run.recipe.keeping)
+        self.books = Bookkeeping(run.folder, pace, run.process, COLUMNS)
         last = latest_checkpoint(run.folder) if resume else None
         dtype = PRECISIONS[_stored(run.recipe.optimisation.precision)]
         model = build_model(run.recipe, len(self.tokenizer.ids)).to(dtype)
@@ -80,14 +68,15 @@ class Pretraining:
         self.model = model.to(run.process.device)
         self.learner = self._learner()
         self.optimiser = optimiser_of(self.model, run.recipe.optimisation)
-        self.saved = time.monotonic()
         self.constant: set[str] = set()
         torch.manual_seed(run.recipe.seed + run.process.rank)
-        if last is not None:
-            self._restore(last)
-        if resume and run.process.leads:
-            self.curves.rewind(self.progress)
-            print(f"goes on after epoch {self.progress.epoch}, step {self.progress.step}", flush=True)
+        if resume:
+            self.books.go_on(self.optimiser, self.learner.scaler)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        return self.books.progress
 
     def go(self) -> Progress:
         """Train until the last epoch, or until validation gets no better. Raises NotFiniteError."""
@@ -108,13 +97,6 @@ class Pretraining:
             towers = DistributedDataParallel(bare, device_ids=[self.process.device.index] if on_gpu else None)
         scaler = torch.amp.GradScaler(self.process.device.type, enabled=precision == "float16")
         return Learner(towers, bare, self.recipe.loss, scaler, precision, self.recipe.optimisation.cached_chunk)
-
-    def _restore(self, checkpoint: Path) -> None:
-        state = load_state(checkpoint)
-        self.progress = state.progress
-        self.optimiser.load_state_dict(state.optimiser)
-        self.learner.scaler.load_state_dict(state.scaler)
-        set_random_state(state.random[self.process.rank], self.process.device)
 
     def _train_mode(self) -> None:
         self.learner.towers.train()
@@ -141,7 +123,8 @@ class Pretraining:
             self._step(group)
             done, group = done + 1, []
             self._write_down(done * accumulate * self.recipe.optimisation.batch / (time.monotonic() - started))
-            self._keep()
+            if self.books.is_due:
+                self._save()
 
     def _say_constant(self, batch: Batch) -> None:
         """Rows with an image of one value, each once."""
@@ -171,11 +154,7 @@ class Pretraining:
         scaler.update()
         bound_logit_scale(self.model, self.recipe.loss.maximum_logit_scale)
         taken = scaler.get_scale() >= before
-        self.progress.scheduled += int(taken or self.recipe.optimisation.skipped_steps_count)
-        self.progress.step += 1
-        self.progress.done += 1
-        self.progress.loss_sum += total
-        self.progress.loss_count += 1
+        self.books.count(total, scheduled=taken or self.recipe.optimisation.skipped_steps_count)
 
     def _learn(self, batch: Batch, of: int, *, last: bool) -> float:
         try:
@@ -188,43 +167,11 @@ class Pretraining:
         return kept.to(self.process.device, PRECISIONS[_stored(self.recipe.optimisation.precision)])
 
     def _write_down(self, rows_per_second: float) -> None:
-        """A line and a row of the curves, every so many steps."""
-        progress = self.progress
-        if progress.step % self.recipe.keeping.log_steps:
-            return
-        loss = self.process.mean(progress.loss_sum / progress.loss_count)
-        progress.loss_sum, progress.loss_count = 0.0, 0
-        if not self.process.leads:
-            return
         rate, scale = self.optimiser.param_groups[0]["lr"], self.model.logit_scale.exp().item()
-        left = (self.recipe.optimisation.epochs - progress.epoch) * self.steps - progress.done
-        minutes = left * self.recipe.optimisation.batch * self.recipe.optimisation.accumulate / rows_per_second / 60
-        self.curves.add(
-            progress, training_loss=loss, learning_rate=rate, logit_scale=scale, rows_per_second=rows_per_second
-        )
-        print(
-            f"epoch {progress.epoch + 1}/{self.recipe.optimisation.epochs} step {progress.done}/{self.steps} "
-            f"loss {loss:.4f} rate {rate:.2e} scale {scale:.2f} {rows_per_second:.1f} rows/s, {minutes:.0f} min left",
-            flush=True,
-        )
-
-    def _keep(self) -> None:
-        """A checkpoint, every so many steps or minutes; the clock is looked at where a line is printed."""
-        keeping, step = self.recipe.keeping, self.progress.step
-        wanted = bool(keeping.checkpoint_steps) and step % keeping.checkpoint_steps == 0
-        if not wanted and step % keeping.log_steps == 0:
-            late = time.monotonic() - self.saved > keeping.checkpoint_minutes * 60
-            wanted = self.process.agree(late and keeping.checkpoint_minutes > 0)
-        if wanted:
-            self._save()
+        self.books.write_down(rate, rows_per_second, logit_scale=scale)
 
     def _save(self) -> None:
-        random = self.process.all_of(random_state(self.process.device))
-        if self.process.leads:
-            scaler = self.learner.scaler.state_dict()
-            state = TrainingState(self.progress, self.optimiser.state_dict(), scaler, random)
-            save_checkpoint(self.run.folder, state, self._save_weights)
-        self.saved = time.monotonic()
+        self.books.save(self.optimiser, self.learner.scaler, self._save_weights)
 
     def _save_weights(self, folder: Path) -> None:
         facts = {**self.run.facts, "epoch": self.progress.epoch, "step": self.progress.step}
@@ -233,29 +180,14 @@ class Pretraining:
 
     def _end_epoch(self) -> None:
         """Validate, keep the best epoch's weights, stop where it gets no better."""
-        progress, optimisation = self.progress, self.recipe.optimisation
         loss = self.validate()
-        progress.epoch, progress.done = progress.epoch + 1, 0
-        better = loss < progress.best_loss
-        progress.worse_epochs = 0 if better else progress.worse_epochs + 1
-        stale = bool(optimisation.patience) and progress.worse_epochs >= optimisation.patience
-        progress.finished = progress.epoch >= optimisation.epochs or stale
-        if better:
-            progress.best_loss, progress.best_epoch = loss, progress.epoch
+        better = self.books.end_epoch(loss, self._save_weights)
         if self.process.leads:
-            self.curves.add(progress, validation_loss=loss)
-            print(f"epoch {progress.epoch} validation loss {loss:.4f}{', the best' if better else ''}", flush=True)
-            if better:
-                self._keep_best()
-            write_card(self.run.folder, self.recipe, self.run.facts, progress)
+            self.books.curves.add(self.progress, validation_loss=loss)
+            told = f"epoch {self.progress.epoch} validation loss {loss:.4f}"
+            print(f"{told}{', the best' if better else ''}", flush=True)
+            write_card(self.run.folder, self.recipe, self.run.facts, self.progress)
         self._save()
-
-    def _keep_best(self) -> None:
-        best = best_folder(self.run.folder, self.progress)
-        write_folder(best, self._save_weights)
-        for other in self.run.folder.glob("best-epoch-*"):
-            if other != best:
-                shutil.rmtree(other)
 
     def validate(self) -> float:
         """Mean loss over the validation rows, batch by batch, nothing drawn; rows that fill no batch are left out."""
@@ -268,11 +200,6 @@ class Pretraining:
         items = ValidationItems(self.run.data.validation, self.sampling)
         losses = [self.learner.measure(self._on_device(batch)) for batch in self._loader(items, rows)]
         return self.process.mean(sum(losses) / len(losses))
-
-
-def best_folder(run: Path, progress: Progress) -> Path:
-    """Where the weights of the best epoch lie."""
-    return run / f"best-epoch-{progress.best_epoch:02d}"
 
 
 def _stored(precision: str) -> str:

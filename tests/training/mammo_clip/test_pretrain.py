@@ -115,14 +115,14 @@ def test_every_checkpoint_leads_to_the_same_weights(tmp_path, table, stop, monke
     (tmp_path / "b").mkdir()
     run = a_run(tmp_path / "b", table, precision='"bfloat16"')
     begun = Pretraining(run)
-    keep = begun._keep
+    save = begun._save
 
     def stopping() -> None:
-        keep()
+        save()
         if begun.progress.step == stop:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(begun, "_keep", stopping)
+    monkeypatch.setattr(begun, "_save", stopping)
     with pytest.raises(KeyboardInterrupt):
         begun.go()
     Pretraining(run, resume=True).go()
@@ -133,7 +133,7 @@ def test_every_checkpoint_leads_to_the_same_weights(tmp_path, table, stop, monke
 def test_run_that_kept_nothing_yet_begins_anew(tmp_path, table):
     run = a_run(tmp_path, table, epochs="1")
     begun = Pretraining(run)
-    begun.curves.add(replace(begun.progress, step=1), training_loss=1.0)
+    begun.books.curves.add(replace(begun.progress, step=1), training_loss=1.0)
     again = Pretraining(run, resume=True)
     assert again.progress == Progress()
     assert curves(run.folder) == []
