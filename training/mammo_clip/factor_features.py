@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node.mammography.regions import HeatGrid
+from training.mammo_clip.breasts import DataError
 from training.mammo_clip.factor import STATISTICS, channel_statistics
 from training.mammo_clip.factor_views import FactorView
 from training.mammo_clip.images import Decoded, Plane, decode
@@ -101,8 +102,10 @@ class Encoded:
 
 def encode(model: LoadedModel, views: ViewSet, folder: Path, *, maps: int = 0, coarse: bool = False) -> Encoded:
     """Statistics of all views, and maps of the first `maps` (-1: of all), from `folder` where an earlier run left them
-    there. `coarse`: see `maps_of`.
+    there. `coarse`: see `maps_of`. Raises DataError where there is no view.
     """
+    if not len(views):
+        raise DataError("no view to encode: none of these exams shows a finding; give more exams")
     kept = len(views) if maps < 0 else min(maps, len(views))
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"factor-{_digest(model, views)}-{kept}{'-coarse' if coarse else ''}"

@@ -139,6 +139,8 @@ def load_model(folder: Path, vocabulary: Path | None = None) -> LoadedModel:
     """
     found = model_folder(folder)
     record = record_of(found)
+    if vocabulary is not None and record.get("kind") != "pretrained":
+        raise CheckpointError(f"{found}: takes no vocabulary from outside; leave --vocabulary out")
     try:
         if record.get("kind") == OWN:
             return _own(found, record)

@@ -117,6 +117,8 @@ def test_what_is_no_model_is_refused_with_a_cure(run, tmp_path):
     ):
         with pytest.raises(CheckpointError, match=words):
             load_model(path)
+    with pytest.raises(CheckpointError, match="takes no vocabulary from outside; leave --vocabulary out"):
+        load_model(folder, VOCABULARY)
     with pytest.raises(CheckpointError, match="kind own, not a classifier"):
         load_model(folder).classify(PLANES)
 
