@@ -51,7 +51,7 @@ def _factor(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from training.mammo_clip.breasts import DataError
     from training.mammo_clip.factor_recipe import load_factor_recipe
-    from training.mammo_clip.factor_run import CURVE_COLUMNS, prepare_run, run_factor
+    from training.mammo_clip.factor_run import CURVE_COLUMNS, prepare_run, run_factor, write_result
     from training.mammo_clip.factor_views import load_views
     from training.mammo_clip.loading import load_model
     from training.mammo_clip.run_folder import check_free, facts_of, start_folder
@@ -76,8 +76,10 @@ def _train(arguments: argparse.Namespace) -> None:
         "model weights": model.weights_hash,
     }
     facts = facts_of(counts, None, 1, model.device)
+    result = run_factor(run)
     start_folder(arguments.out, arguments.recipe, facts, problems, CURVE_COLUMNS)
-    figures = run_factor(run, arguments.out, facts)
+    write_result(run, result, arguments.out, facts)
+    figures = result.figures
     print(json.dumps({key: figures[key] for key in ("seeds", "chosen seed", "pointing over seeds")}, indent=1))
     print(f"{arguments.out}: seed {figures['chosen seed']}")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from node.mammography.known_phrases import KnownPhrases
 from node.mammography.regions import HeatGrid
-from training.mammo_clip.factor import HeatSettings, PaperMapper, SharedMapper, fixed_weights
+from training.mammo_clip.factor import PaperMapper, SharedMapper, fixed_weights
 from training.mammo_clip.factor_card import write_factor_card
 from training.mammo_clip.factor_features import Encoded, ViewSet, encode, grid_of, view_set
 from training.mammo_clip.factor_figures import HeatSource, Table, ViewHeat, heat_of_maps, locate, pointing
@@ -48,6 +48,7 @@ from training.mammo_clip.loading import LoadedModel
 from training.mammo_clip.multiple_instance import train_pooling
 from training.mammo_clip.open_vocabulary import Asker
 from training.mammo_clip.phrase_figures import PhraseFigures, held_out_words
+from training.mammo_clip.run_folder import CURVES
 
 CHOSEN = "FActOR"
 FIXED = "fixed channel weights"
@@ -90,8 +91,20 @@ def prepare_run(recipe: FactorRecipe, model: LoadedModel, sets: FactorSets, cach
     return FactorRun(recipe, model, training, validation, (first, second), grid_of(model))
 
 
-def run_factor(run: FactorRun, out: Path, facts: dict[str, Any]) -> Table:
-    """Train all seeds, choose one, write the folder; returns the figures. Everything is told of validation views."""
+@dataclass(frozen=True, slots=True, eq=False)
+class FactorResult:
+    """All seeds, the one that was kept, and what is written beside it."""
+
+    trained: tuple[Trained, ...]
+    chosen: Trained
+    record: Table
+    baselines: dict[str, Tensor]
+    known: KnownPhrases
+    figures: Table
+
+
+def run_factor(run: FactorRun) -> FactorResult:
+    """Train all seeds, choose one; every figure is told of validation views."""
     started = time.monotonic()
     split = split_phrases(run.recipe.phrases, run.names)
     heads = _heads(run)
@@ -102,25 +115,22 @@ def run_factor(run: FactorRun, out: Path, facts: dict[str, Any]) -> Table:
     found = pointing(_heats(run, sources, lesions=True), run.names, run.grid)
     chosen = max(trained, key=lambda one: (_mean(found[str(one.seed)]), -one.seed))
     baselines = _baselines(run, chosen, heads)
-    others = [HeatSource(name, weights=weights) for name, weights in baselines.items()]
     best = _source(CHOSEN, run, chosen.mapper, heads)
     limits = thresholds_of(_heats(run, [best]), run.names, run.grid, CHOSEN)
+    beside = [best, *(HeatSource(name, weights=weights) for name, weights in baselines.items())]
     figures: Table = {
         "unit": "view of validation",
         "views": len(run.validation),
         "seeds": {str(one.seed): _seed_table(one, found[str(one.seed)]) for one in trained},
         "chosen seed": chosen.seed,
         "pointing over seeds": _over_seeds(found, run.names),
-        **locate(_heats(run, [best, *others]), run.names, run.grid, CHOSEN),
+        **locate(_heats(run, beside), run.names, run.grid, CHOSEN),
     }
-    known = known_phrases(run.model, phrases, split)
-    record = _record(run, chosen, limits, split, len(phrases))
     if isinstance(chosen.mapper, SharedMapper):
         figures["open vocabulary"] = _open_vocabulary(run, chosen.mapper, limits, split)
     figures["seconds"] = round(time.monotonic() - started, 1)
-    _write(run, out, trained, chosen, record, baselines, known, figures)
-    write_factor_card(out, run.recipe, facts, figures, run.model.licence)
-    return figures
+    record = _record(run, chosen, limits, split, len(phrases))
+    return FactorResult(tuple(trained), chosen, record, baselines, known_phrases(run.model, phrases, split), figures)
 
 
 def _heads(run: FactorRun) -> Tensor:
@@ -244,32 +254,18 @@ def _record(run: FactorRun, chosen: Trained, limits: Any, split: SplitPhrases, p
     }
 
 
-def _write(
-    run: FactorRun,
-    out: Path,
-    trained: Sequence[Trained],
-    chosen: Trained,
-    record: Table,
-    baselines: dict[str, Tensor],
-    known: KnownPhrases,
-    figures: Table,
-) -> None:
-    heat: HeatSettings = run.recipe.heat
-    save_mapper(out, chosen.mapper, heat, record)
-    for one in trained:
-        seed = {
-            **record,
-            "seed": one.seed,
-            "epoch": one.best_epoch,
-            "chosen_by": "not chosen" if one is not chosen else record["chosen_by"],
-        }
+def write_result(run: FactorRun, result: FactorResult, out: Path, facts: dict[str, Any]) -> None:
+    """Fill a run's folder that was begun."""
+    chosen, heat = result.chosen, run.recipe.heat
+    save_mapper(out, chosen.mapper, heat, result.record)
+    for one in result.trained:
+        words = result.record["chosen_by"] if one is chosen else "not chosen"
+        seed = {**result.record, "seed": one.seed, "epoch": one.best_epoch, "chosen_by": words}
         save_mapper(out / SEEDS / f"seed-{one.seed}", one.mapper, heat, seed)
-    save_baselines(out, baselines)
-    save_phrases(out, known)
-    (out / FIGURES).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    with (out / "curves.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(CURVE_COLUMNS)
-        writer.writerows(
-            [one.seed, epoch, f"{loss:.6g}", f"{other:.6g}"] for one in trained for epoch, loss, other in one.curve
-        )
+    save_baselines(out, result.baselines)
+    save_phrases(out, result.known)
+    (out / FIGURES).write_text(json.dumps(result.figures, indent=1) + "\n", encoding="utf-8")
+    with (out / CURVES).open("a", newline="", encoding="utf-8") as file:
+        rows = [(one.seed, *row) for one in result.trained for row in one.curve]
+        csv.writer(file).writerows([seed, epoch, f"{loss:.6g}", f"{other:.6g}"] for seed, epoch, loss, other in rows)
+    write_factor_card(out, run.recipe, facts, result.figures, run.model.licence)

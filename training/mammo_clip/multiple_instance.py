@@ -12,7 +12,7 @@ from torch.nn import functional
 
 SHARPNESS = 4.0
 """Of the soft maximum: log-sum-exp of this many times the logit, over as much (Pinheiro and Collobert 2015)."""
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 5e-3
 BATCH = 8
 
 

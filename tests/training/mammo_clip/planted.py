@@ -118,10 +118,10 @@ ones_for_positives = false
 strongest = 0
 temperature = 0.07
 [optimisation]
-learning_rate = 1e-2
+learning_rate = 2e-2
 weight_decay = 0.01
-epochs = 12
-batch = 16
+epochs = 30
+batch = 24
 patience = 0
 hidden = 32
 [baselines]
