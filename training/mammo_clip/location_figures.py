@@ -19,6 +19,8 @@ from training.mammo_clip.location_views import Found
 
 CHOSEN = "the one chosen on validation"
 MARKS_A_NORMAL_VIEW = 0.3
+NO_FINDINGS = ("cancer", "No_Finding")
+"""Labels that say nothing of what a view shows."""
 FEWEST_NORMAL_VIEWS = 50
 """To choose an operating point on."""
 Logits = NDArray[np.float64]
@@ -41,9 +43,14 @@ class Located:
         return np.array([self.images[one.row].patient for one in rows], np.str_)
 
     def normal(self, one: Found) -> bool:
-        """Whether the view is known to show none of the labels."""
-        labels = self.images[one.row].labels
-        return all(labels.get(label) is False for label in self.logits)
+        """Whether the view is known to show nothing."""
+        return shows_nothing(self.images[one.row])
+
+
+def shows_nothing(image: LabelledImage) -> bool:
+    """Whether something is told of the image's findings, and none is there."""
+    told = [value for label, value in image.labels.items() if label not in NO_FINDINGS and value is not None]
+    return bool(told) and not any(told)
 
 
 def pointing_figures(label: str, located: Located, chosen: str) -> list[Measured]:

@@ -18,6 +18,7 @@ from training.mammo_clip.detection_model import LoadedDetector
 from training.mammo_clip.images import of_size
 from training.mammo_clip.labelled_images import LabelledImage
 from training.mammo_clip.localising import OVERLAPS
+from training.mammo_clip.location_figures import shows_nothing
 from training.mammo_clip.prompts import DENSITY
 from training.mammo_clip.report_data import ReportData, Rows
 from training.mammo_clip.report_recipe import ReportRecipe
@@ -145,7 +146,7 @@ def _detector_marks(
     marks = []
     for one, image in zip(found, images, strict=True):
         sure = one.probabilities[one.classes == number].double().clamp(1e-6, 1 - 1e-6).logit().tolist()
-        normal = not any(image.boxes.values()) and not any(image.labels.values())
+        normal = shows_nothing(image)
         marks.append(
             view_marks(image.patient, boxes_of(one, number), sure, image.boxes.get(label, ()), iou=least, normal=normal)
         )

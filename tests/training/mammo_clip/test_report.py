@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from training.mammo_clip.factor import HeatSettings, SharedMapper
 from training.mammo_clip.factor_folder import save_baselines, save_mapper
 from training.mammo_clip.film_exams import load_exams
 from training.mammo_clip.images import PhantomView
-from training.mammo_clip.labelled_images import Reading
+from training.mammo_clip.labelled_images import LabelledImage, Reading
 from training.mammo_clip.loading import load_model
-from training.mammo_clip.location_figures import lowest_point
+from training.mammo_clip.location_figures import lowest_point, shows_nothing
 from training.mammo_clip.location_views import ellipses
 from training.mammo_clip.one_pass import Pass, pass_over
 
@@ -204,3 +205,17 @@ def test_normal_exams_have_none_of_the_labels_and_the_others_tell_nothing(tmp_pa
     images = load_exams(tmp_path / "exams", Reading(preset="fit-76x48")).images
     assert [image.labels["Mass"] for image in images] == [False] * 4 + [None] * 4
     assert [image.picture.laterality for image in images[4:]] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"),
+    [
+        ({"Mass": False, "No_Finding": True}, True),
+        ({"Mass": False, "cancer": True}, True),
+        ({"Mass": False, "Asymmetry": True}, False),
+        ({"Mass": None, "cancer": False}, False),
+    ],
+)
+def test_a_view_is_normal_where_something_is_told_and_nothing_is_there(labels, wanted):
+    image = LabelledImage(PhantomView(Path("a"), 0), "row", "patient", "exam", None, None, labels)
+    assert shows_nothing(image) is wanted
