@@ -12,9 +12,9 @@ from training.mammo_clip.factor import (
     PaperMapper,
     SharedMapper,
     channel_statistics,
-    heatmaps,
     phrase_heat,
 )
+from training.mammo_clip.factor_figures import HeatSource
 from training.mammo_clip.factor_folder import (
     BASELINES,
     MAPPER,
@@ -104,7 +104,8 @@ def _paper(mapper: PaperMapper, phrases: Tensor, heat: HeatSettings) -> Heater:
 
 
 def _fixed(weights: Tensor) -> Heater:
-    return lambda maps: heatmaps(maps, weights)
+    source = HeatSource("", weights=weights)
+    return lambda maps: source.heat(maps)[0]
 
 
 def _identity(folder: Path) -> str:
