@@ -179,9 +179,10 @@ def _load(module: nn.Module, path: Path, rename: Callable[[str], str]) -> None:
 
 def _safetensors_of(path: Path) -> dict[str, Tensor]:
     try:
-        return load_safetensors(path)
+        state: dict[str, Tensor] = load_safetensors(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}. Is it whole? Copy it again") from error
+    return state
 
 
 def save_model(

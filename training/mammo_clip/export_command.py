@@ -53,7 +53,8 @@ def source_of(run: Path, mapper: Path, vocabulary: Path | None, preset_name: str
 
     `preset_name`: takes the place of the run's own; RecipeError where there is none of that name.
     """
-    from training.mammo_clip.factor_folder import PHRASES, LoadedMapper, check_fits, load_mapper
+    from training.mammo_clip.factor_folder import PHRASES, LoadedMapper, check_fits, load_baselines, load_mapper
+    from training.mammo_clip.factor_run import FIXED
     from training.mammo_clip.loading import load_model
     from training.mammo_clip.served_export import Source
 
@@ -63,7 +64,8 @@ def source_of(run: Path, mapper: Path, vocabulary: Path | None, preset_name: str
     shared, settings, record = load_mapper(mapper)
     check_fits(mapper, LoadedMapper(shared, settings, record), model)
     known = mapper / PHRASES
-    return Source(model, shared, settings, _vocabulary(model, vocabulary), known if known.exists() else None)
+    fixed, pieces = load_baselines(mapper).get(FIXED), _vocabulary(model, vocabulary)
+    return Source(model, shared, settings, pieces, known if known.exists() else None, fixed)
 
 
 def _seeing(model: "LoadedModel", preset_name: str) -> "LoadedModel":

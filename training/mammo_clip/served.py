@@ -15,7 +15,7 @@ from torch.nn import functional
 from node.mammography.pixels import preset
 from training import maps
 from training.exam_encoder import ABSENT_LOGIT, ExamOutputs, ring_maxima, unit
-from training.mammo_clip.factor import HeatSettings, SharedMapper, phrase_heat
+from training.mammo_clip.factor import HeatSettings, SharedMapper, heatmaps, phrase_heat
 from training.mammo_clip.loading import FIXED, Input
 from training.mammo_clip.model import ImageFeatures, MammoClip
 from training.mammo_clip.sampling import MEAN, STANDARD_DEVIATION
@@ -47,11 +47,14 @@ class ClipViews(nn.Module):
     """The frozen part: encoder, projection, FActOR mapper, and the embeddings of phrases and prompts as constants.
 
     `phrases` (K, D) of unit length, one a finding; `prompts` (T, 2, D), negative then positive of each target.
+    `channel_weights` (C, K): the findings' heat has these weights in every image, see `factor.fixed_weights`; None: the
+    mapper's for each image. Phrases that are asked always take the mapper's.
     """
 
     logit_scale: Tensor
     phrases: Tensor
     prompts: Tensor
+    channel_weights: Tensor | None
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class ClipViews(nn.Module):
         phrases: Tensor,
         prompts: Tensor,
         settings: HeatSettings,
+        channel_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.image_encoder, self.projection = clip.image_encoder, clip.image_projection
@@ -68,6 +72,7 @@ class ClipViews(nn.Module):
         self.mapper, self.sees, self.settings = mapper, sees, settings
         self.register_buffer("phrases", phrases.detach().clone())
         self.register_buffer("prompts", prompts.detach().clone())
+        self.register_buffer("channel_weights", None if channel_weights is None else channel_weights.detach().clone())
         self.mirrored = preset(sees.preset).mirror
 
     def encode(self, views: Tensor) -> tuple[ImageFeatures, Tensor]:
@@ -87,10 +92,17 @@ class ClipViews(nn.Module):
         heat = phrase_heat(features.feature_map, cosines.flatten(0, 1), self.settings)
         return heat.reshape(-1, 4, *heat.shape[1:])
 
+    def finding_heat(self, features: ImageFeatures) -> Tensor:
+        """Heat of the findings (B, 4, K, h, w)."""
+        if self.channel_weights is None:
+            return self.heat(features, self.channels(features) @ self.phrases.T)
+        heat = heatmaps(features.feature_map, self.channel_weights)
+        return heat.reshape(-1, 4, *heat.shape[1:])
+
     def forward(self, views: Tensor) -> ViewEvidence:
         """Views (B, 4, 1, H, W) in [0, 1]; no value that is not finite."""
         features, embedded = self.encode(views)
-        heat = self.heat(features, self.channels(features) @ self.phrases.T)
+        heat = self.finding_heat(features)
         cosines = embedded[:, :, None] @ self.prompts.flatten(0, 1).T
         pairs = cosines.reshape(-1, 4, len(self.prompts), 2)
         text = self.logit_scale * (pairs[..., 1] - pairs[..., 0])

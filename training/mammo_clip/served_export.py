@@ -28,10 +28,11 @@ from training.mammo_clip.localising import heat_grid
 from training.mammo_clip.model import MammoClip
 from training.mammo_clip.phantom_breasts import GRAMMAR_NAMES
 from training.mammo_clip.phrases import negated_phrases, phrases
+from training.mammo_clip.released import CheckpointError
 from training.mammo_clip.served import ClipViews, ServedClip, ServedQuery, ServedText
 from training.mammo_clip.served_finish import NAMES, Finished, finish, heat_scale
 from training.mammo_clip.served_heads import ServedHeads
-from training.mammo_clip.served_recipe import ServedRecipe
+from training.mammo_clip.served_recipe import FIXED, ServedRecipe
 from training.mammo_clip.served_summaries import ClipSummaries, EvidenceGraph, summarise
 from training.mammo_clip.served_training import TrainedHeads, fit_probes, target_truth, train_seeds
 from training.phantoms import CALIBRATION_SEED, GENERATOR_VERSION, TRAIN_SEED, VALIDATION_SEED
@@ -53,6 +54,8 @@ class Source:
     vocabulary: Path
     phrases: Path | None = None
     """The file that says what the mapper learnt from, copied beside the text encoder."""
+    fixed: Tensor | None = None
+    """(C, K): the mapper's weights as one convolution."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +72,11 @@ class Parts:
 
 
 def parts_of(source: Source, recipe: ServedRecipe) -> Parts:
-    """The served form of the frozen part. Raises CheckpointError without a text tower or a vocabulary."""
+    """The served form of the frozen part. Raises CheckpointError without a text tower, a vocabulary, or weights."""
     model = source.model
+    if recipe.heat == FIXED and source.fixed is None:
+        raise CheckpointError('the mapper\'s folder has no fixed weights; train it again, or set heat = "mapper"')
+    fixed = source.fixed if recipe.heat == FIXED else None
     clip, mapper = served_module(model.clip()), served_module(source.mapper)
     sees = model.input
     with torch.inference_mode():
@@ -79,7 +85,7 @@ def parts_of(source: Source, recipe: ServedRecipe) -> Parts:
         cells = model.features(torch.zeros(1, sees.height, sees.width)).feature_map.shape
     noise = torch.rand(2, sees.channels, sees.height, sees.width, generator=torch.Generator().manual_seed(0))
     grid = heat_grid(model.image_encoder, lambda images: _feature_map(model.image_encoder, images), noise)
-    views = ClipViews(clip, mapper, sees, findings.clone(), prompts.clone(), source.settings).eval()
+    views = ClipViews(clip, mapper, sees, findings.clone(), prompts.clone(), source.settings, fixed).eval()
     round_values(views)
     vocabulary = source.vocabulary.read_bytes()
     return Parts(clip, views, text_space_of(clip, vocabulary), grid, (cells[2], cells[3]), vectors.clone())

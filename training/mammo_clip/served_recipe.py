@@ -6,6 +6,8 @@ from pathlib import Path
 
 from training.mammo_clip.pretraining_recipe import RecipeError, build
 
+MAPPER, FIXED = HEATS = ("mapper", "fixed")
+
 
 @dataclass(frozen=True, slots=True)
 class Malignancy:
@@ -49,6 +51,10 @@ class ServedRecipe:
 
     name: str
     version: str
+    heat: str
+    """Weights of channels in the findings' heat: "mapper", of each image, or "fixed", FActOR's as one 1 x 1
+    convolution. Validation chooses.
+    """
     seeds: int
     first_seed: int
     malignancy: Malignancy
@@ -72,6 +78,8 @@ def load_served_recipe(path: Path) -> ServedRecipe:
     }
     if low := [key for key, value in counts.items() if value < 1]:
         raise RecipeError(f"{path.name}: {', '.join(low)}: at least 1")
+    if recipe.heat not in HEATS:
+        raise RecipeError(f"{path.name}: heat is {recipe.heat!r}; there are {', '.join(HEATS)}")
     if recipe.heads.folds < 2 or not recipe.heads.penalties or min(recipe.heads.penalties) <= 0.0:
         raise RecipeError(f"{path.name}: heads: folds are 2 at least, penalties one at least and above 0")
     if not recipe.malignancy.positive or not recipe.malignancy.negative:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from node.mammography.wordpiece import load_wordpiece
-from training.maps import normalise
 from training.mammo_clip import augmentation
 from training.mammo_clip.breasts import Breasts, Numbered
 from training.mammo_clip.grammar import Location
@@ -18,6 +17,7 @@ from training.mammo_clip.phrases import main_phrases, negated_phrases, phrases
 from training.mammo_clip.sampling import Collate, Sampling, draw_item, first_item
 from training.mammo_clip.seen import Seen, SeenViews
 from training.mammo_clip.vocabulary import VOCABULARY
+from training.maps import normalise
 
 MASS = Seen("Mass", ("", "spiculated"), Location(), "spiculated mass", "spiculated mass")
 

@@ -15,7 +15,7 @@ from training.mammo_clip.factor import HeatSettings, channel_weights, heatmaps
 from training.mammo_clip.loading import Input
 from training.mammo_clip.localising import heat_grid
 from training.mammo_clip.model import EfficientNetEncoder
-from training.mammo_clip.served import ServedClip, ServedQuery, ServedText, normalise
+from training.mammo_clip.served import ClipViews, ServedClip, ServedQuery, ServedText, normalise
 from training.mammo_clip.served_export import exam_graph, query_graph, text_graph, text_space_of
 from training.mammo_clip.vocabulary import VOCABULARY
 
@@ -145,6 +145,17 @@ def test_heat_is_the_weighted_sum_of_maps_over_a_fixed_scale(clip):
         maps = views.image_encoder.features(normalise(image[0, 1:2], "fixed")).feature_map
         wanted = heatmaps(maps, channel_weights(views.mapper(maps, views.phrases), 5))[0]
     assert torch.allclose(heat, wanted / served.heat_scale[:, None, None], rtol=1e-4, atol=1e-5)
+
+
+def test_fixed_weights_are_one_convolution_for_every_image(clip):
+    views = tiny_served.views_of(clip)
+    weights = torch.rand(int(clip.image_encoder.out_channels), 4)
+    fixed = ClipViews(clip, views.mapper, views.sees, views.phrases, views.prompts, views.settings, weights).eval()
+    with torch.inference_mode():
+        features, _ = fixed.encode(exams(2))
+        heat = fixed(exams(2)).maps
+    wanted = torch.relu(torch.nn.functional.conv2d(features.feature_map, weights.T[:, :, None, None]))
+    torch.testing.assert_close(heat.flatten(0, 1), wanted)
 
 
 def test_one_phrase_does_not_see_another_and_heat_grows_by_its_scale(served, query):

@@ -20,7 +20,8 @@ from training.mammo_clip import served_export
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.factor import HeatSettings
 from training.mammo_clip.pretraining_recipe import RecipeError
-from training.mammo_clip.served_export import MODELS, Source, export_models
+from training.mammo_clip.released import CheckpointError
+from training.mammo_clip.served_export import MODELS, Source, export_models, parts_of
 from training.mammo_clip.served_figures import Truth, differences, model_figures
 from training.mammo_clip.served_recipe import load_served_recipe
 from training.mammo_clip.served_rows import answered, rows_of
@@ -52,7 +53,9 @@ def source(tmp_path_factory):
     model = tiny_served.loaded(tmp_path_factory.mktemp("run"))
     phrases = model.folder / "phrases.json"
     phrases.write_text("{}", encoding="utf-8")
-    return Source(model, tiny_served.mapper(24), HeatSettings(), model.folder / "vocabulary.txt", phrases)
+    return Source(
+        model, tiny_served.mapper(24), HeatSettings(), model.folder / "vocabulary.txt", phrases, torch.rand(24, 4)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +174,16 @@ def test_answers_are_asked_for_once(exported, cache):
     assert np.array_equal(first.heat, again.heat)
 
 
+def test_fixed_heat_wants_the_weights_of_the_mappers_folder(source):
+    with pytest.raises(CheckpointError, match="has no fixed weights"):
+        parts_of(replace(source, fixed=None), replace(tiny_recipe(), heat="fixed"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("folds = 5", "folds = 1", "folds are 2 at least"),
+        ('heat = "fixed"', 'heat = "sum"', "heat is 'sum'; there are mapper, fixed"),
         ("seeds = 3", "seeds = 0", "seeds: at least 1"),
         ("steps = 600", "pace = 600", "unknown key pace"),
         ("penalties = [10, 30, 100, 300, 1000, 3000]", "penalties = []", "penalties one at least"),
