@@ -82,8 +82,8 @@ def _card(record: Mapping[str, object]) -> str:
                 f"Licence: {record['licence']}",
                 "",
                 "Whatever is made from these weights (a probe, a fine-tuned model, an export) falls under these terms.",
-                f"Images: preset `mammo-clip`, {_SIZES.get(str(record['kind']), '1520 x 912')}, least value 0, greatest 1, "
-                "published mean and deviation.",
+                f"Images: preset `mammo-clip`, {_SIZES.get(str(record['kind']), '1520 x 912')}, least value 0, "
+                "greatest 1, published mean and deviation.",
                 "",
                 *figures,
             ]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from node.mammography.views import STANDARD_VIEWS
+from node.mammography.views import STANDARD_VIEWS, Laterality
 from tests.training.mammo_clip import planted
 from training.cache import load_exam
 from training.mammo_clip.breasts import DataError
@@ -115,8 +115,8 @@ def test_baselines_ceiling_and_froc_stand_beside(folder):
 def test_curves_have_each_epoch_of_each_seed(folder):
     with (folder / "mapper" / "curves.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["seed"], row["epoch"]) for row in rows] == [(str(s), str(e)) for s in (0, 1) for e in range(1, 31)]
-    first, last = (float(rows[at]["training_loss"]) for at in (0, 29))
+    assert [(row["seed"], row["epoch"]) for row in rows] == [(str(s), str(e)) for s in (0, 1) for e in range(1, 61)]
+    first, last = (float(rows[at]["training_loss"]) for at in (0, 59))
     assert last < first
 
 
@@ -286,12 +286,13 @@ def test_what_is_denied_gets_no_heat_and_an_answer(folder, model, asking):
     asker, known = asking
     denied = ask(model, known, "there is no mass")
     there = asker.answer(denied, image_of(view_with(folder, "Mass")))
-    absent = asker.answer(denied, image_of(view_with(folder)))
-    for answer in (there, absent):
+    views = phantom_views(folder / "exams", *planted.VALIDATION, render=False)
+    normal = [asker.answer(denied, image_of(view)) for view in views if not view.seen]
+    for answer in (there, *normal):
         assert not answer.boxes
         assert not answer.heat.any()
     assert there.words.startswith("its absence cannot be confirmed")
-    assert absent.words.startswith("absent")
+    assert np.mean([answer.words.startswith("absent") for answer in normal]) >= 0.9
 
 
 def test_another_side_or_view_is_not_asked(folder, model, asking):
@@ -319,24 +320,22 @@ def test_known_phrases_lie_beside_the_mapper(folder):
 
 
 def test_the_command_answers_with_pictures_and_marks(folder, tmp_path, capsys):
-    view = next(v for v in phantom_views(folder / "exams", 0, 26, render=False) if v.seen and v.picture.view == 1)
-    Image.fromarray(load_exam(view.picture.path).images[1]).save(tmp_path / "left.png")
-    words = ("--model", folder / "model", "--mapper", folder / "mapper", "--view", "LCC", "--out", tmp_path / "out")
-    factor(*words, "--text", f"{view.seen[0].subtypes[0]} {noun(view)} in the LCC", tmp_path / "left.png")
+    views = phantom_views(folder / "exams", *planted.TRAINING, render=False)
+    view = next(v for v in views if [s.name for s in v.seen] == ["Mass"] and v.view.laterality is Laterality.LEFT)
+    plane = load_exam(view.picture.path).images[view.picture.view]
+    Image.fromarray(plane).save(tmp_path / "left.png")
+    words = ("--model", folder / "model", "--mapper", folder / "mapper", "--view", view.view, "--out", tmp_path / "out")
+    factor(*words, "--text", f"mass in the {view.view}", tmp_path / "left.png")
     table = json.loads((tmp_path / "out" / "marks.json").read_text())
     (image,) = table["images"]
-    assert image["view"] == "LCC"
+    assert image["view"] == view.view.name
     assert image["answer"] == "shown"
     left, top, right, bottom = image["marks"][0]["stored_box"]
-    mask = truth_of(view, SIZE).masks[view.seen[0].name]
+    mask = truth_of(view, SIZE).masks["Mass"]
     assert mask[int((top + bottom) / 2), int((left + right) / 2)]
     with Image.open(tmp_path / "out" / "000-left.png") as picture:
         assert picture.size[1] > 100
     assert "left: shown" in capsys.readouterr().out
-
-
-def noun(view):
-    return Phrase(view.seen[0].name, "", Location()).bare
 
 
 @pytest.mark.parametrize(
@@ -374,7 +373,7 @@ def test_a_mapper_of_other_weights_is_refused(folder, tmp_path):
 def test_the_published_mapper_trains_and_answers_for_its_findings(folder, model):
     recipe = planted.RECIPE.replace('mapper = "shared"', 'mapper = "paper"').replace("seeds = 2", "seeds = 1", 1)
     recipe = recipe.replace("strongest = 0\ntemperature = 0.07", "strongest = 3\ntemperature = 0")
-    recipe = recipe.replace("epochs = 30", "epochs = 3").replace("views = 16", "views = 0")
+    recipe = recipe.replace("epochs = 60", "epochs = 3").replace("views = 16", "views = 0")
     (folder / "paper.toml").write_text(recipe, encoding="utf-8")
     train(folder, "paper", "paper.toml")
     found = load_any_mapper(folder / "paper")

@@ -65,5 +65,5 @@ def test_no_patient_of_the_crops_stands_in_two_splits(crops_folder):
 
 
 def test_crops_without_their_table_are_an_error_that_names_it(tmp_path):
-    with pytest.raises(DataError, match="mass_case_description_train_set.csv"):
+    with pytest.raises(DataError, match=r"mass_case_description_train_set\.csv"):
         crop_regions(tmp_path, "train")

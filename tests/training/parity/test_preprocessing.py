@@ -82,6 +82,7 @@ def test_png_of_another_size_is_resized_as_opencv_does(tmp_path, shape):
     grey = (breast(*shape) * 200 + np.random.default_rng(1).integers(0, 50, shape)).astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / "image.png")
     planes = decode([ImageFile(tmp_path / "image.png", Laterality.LEFT)], (ROWS, COLUMNS), tmp_path / "cache").planes
+    assert planes.shape == (1, ROWS, COLUMNS)
     within_tolerance(planes[0], cv2.resize(grey, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA))
 
 
