@@ -21,6 +21,8 @@ FALSE_SHARE = 0.075
 FAR_QUANTILE = 0.02
 """Of phrases that mean what was trained and were not trained on themselves, so many count as far."""
 _LEAST_HEAT = 1e-9
+_TIE = 1e-3
+"""Normal views whose cosines are all but equal stay below the threshold together."""
 
 
 def thresholds_of(heats: Iterable[ViewHeat], names: Sequence[str], grid: HeatGrid, source: str) -> dict[str, Threshold]:
@@ -41,7 +43,7 @@ def thresholds_of(heats: Iterable[ViewHeat], names: Sequence[str], grid: HeatGri
                 peaks[name].append(float(placed[truth.masks[name]].max()))
     return {
         name: Threshold(
-            float(np.quantile(normal[name], 1.0 - FALSE_SHARE)) if normal[name] else 0.0,
+            float(np.quantile(normal[name], 1.0 - FALSE_SHARE)) + _TIE if normal[name] else 0.0,
             max(float(np.median(peaks[name])) if peaks[name] else 1.0, _LEAST_HEAT),
         )
         for name in names
