@@ -96,14 +96,20 @@ def _pretrain(arguments: argparse.Namespace) -> None:
         check_same(arguments.out, arguments.recipe, facts)
     if process.leads:
         list_problems(data.problems)
-    with joined(process):
+
+    def train() -> str:
+        """What is trained ends here: it must be gone before the processes part."""
         run = Run(recipe, data, arguments.out, vocabulary, facts, process, arguments.workers)
         training = Pretraining(run, given, resume=arguments.resume)
         if process.leads and not arguments.resume:
             start_folder(arguments.out, arguments.recipe, facts, data.problems)
         progress = training.go()
+        return f"{training.books.best_folder}: validation loss {progress.best_loss:.4f}"
+
+    with joined(process):
+        best = train()
     if process.leads:
-        print(f"{training.books.best_folder}: validation loss {progress.best_loss:.4f}")
+        print(best)
 
 
 def list_problems(problems: list[str], most: int = 20) -> None:

@@ -66,7 +66,10 @@ _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 @contextmanager
 def joined(process: Process) -> Iterator[None]:
-    """Inside, the processes know each other: over NCCL where there are GPUs, else over gloo."""
+    """Inside, the processes know each other: over NCCL where there are GPUs, else over gloo.
+
+    They part together: one that is gone while another still holds what belongs to the group can leave that one waiting.
+    """
     if process.device.type == "cuda":
         torch.cuda.set_device(process.device)
     if process.count == 1:
@@ -75,5 +78,6 @@ def joined(process: Process) -> Iterator[None]:
     distributed.init_process_group("nccl" if process.device.type == "cuda" else "gloo")
     try:
         yield
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()

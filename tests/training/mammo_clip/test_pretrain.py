@@ -149,7 +149,12 @@ def test_two_processes_train_as_one_with_the_whole_batch(tmp_path, table, monkey
     both += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "training"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*both, *arguments(tmp_path, table, "two")], cwd=ROOT, env=environment, capture_output=True, text=True
+        [*both, *arguments(tmp_path, table, "two")],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     write_recipe(tmp_path, **(changes | {"cached_chunk": "0"}))
