@@ -40,7 +40,7 @@ view_from_patient_orientation = true
 [inference]
 backend = "openvino"
 model_folder = {model_folder}
-precision = "auto"
+precision = "f32"
 threads = 0
 triton_url = "localhost:8001"
 triton_model = "exam_encoder"
