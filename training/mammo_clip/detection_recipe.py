@@ -1,6 +1,5 @@
 """A recipe of `detect`: everything that decides a detector's weights and which of its boxes count."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from training.mammo_clip.detection_levels import LAYOUTS
 from training.mammo_clip.detection_losses import FocalSettings
 from training.mammo_clip.gradients import PRECISIONS
 from training.mammo_clip.loading import FIXED, IMAGE, Input
-from training.mammo_clip.pretraining_recipe import Keeping, RecipeError, build
+from training.mammo_clip.pretraining_recipe import Keeping, RecipeError, check_parts, read_recipe
 
 BOX_SHAPES = ("corners", "ellipse")
 _LEAST_SIDE_PX = 32
@@ -129,14 +128,8 @@ _CHOICES = {
 
 def load_detection_recipe(path: Path) -> DetectionRecipe:
     """Read a recipe. Raises RecipeError naming a key that is missing, unknown, or of another type."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
-    recipe: DetectionRecipe = build(DetectionRecipe, table, path.name)
-    for (part, key), choices in _CHOICES.items():
-        if (value := getattr(getattr(recipe, part), key)) not in choices:
-            raise RecipeError(f"{path.name}: {part}.{key} is {value!r}; there are {', '.join(choices)}")
+    recipe: DetectionRecipe = read_recipe(DetectionRecipe, path)
+    check_parts(recipe, _CHOICES, path.name)
     _check(recipe, path.name)
     return recipe
 

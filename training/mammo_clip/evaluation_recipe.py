@@ -1,15 +1,12 @@
 """What recipes of evaluation share: which rows are read, how they are encoded, which units are reported."""
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.labelled import Labelled, Reading, load_labelled
 from training.mammo_clip.labelled_images import ROW_UNITS
-from training.mammo_clip.pretraining_recipe import RecipeError, build
+from training.mammo_clip.pretraining_recipe import RecipeError
 from training.mammo_clip.units import UNITS
 
 
@@ -35,15 +32,6 @@ class EvaluationData:
             "test": self.phantom_test_exams,
         }
         return Reading(self.rows, preset, splits, self.validation_share, exams, strict, first_training_exam)
-
-
-def read_recipe(kind: type[Any], path: Path) -> Any:
-    """A recipe file as a frozen value of `kind`. Raises RecipeError naming the file and the key."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
-    return build(kind, table, path.name)
 
 
 def check_choices(key: str, values: Iterable[str], known: Iterable[str]) -> None:

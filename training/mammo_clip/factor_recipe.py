@@ -1,11 +1,10 @@
 """A recipe of FActOR: everything that decides the mapper, as a TOML file read into frozen values."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.mammo_clip.factor import FactorLoss, HeatSettings
-from training.mammo_clip.pretraining_recipe import RecipeError, build
+from training.mammo_clip.pretraining_recipe import RecipeError, read_recipe
 
 MAPPERS = ("shared", "paper")
 
@@ -81,11 +80,7 @@ class FactorRecipe:
 
 def load_factor_recipe(path: Path) -> FactorRecipe:
     """Read a recipe. Raises RecipeError naming a key that is missing, unknown, or of another type."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
-    recipe: FactorRecipe = build(FactorRecipe, table, path.name)
+    recipe: FactorRecipe = read_recipe(FactorRecipe, path)
     if recipe.mapper not in MAPPERS:
         raise RecipeError(f"{path.name}: mapper is {recipe.mapper!r}; there are {', '.join(MAPPERS)}")
     if not recipe.seeds or not recipe.data.training_exams or not recipe.data.validation_exams:

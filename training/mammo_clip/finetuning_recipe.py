@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.mammo_clip.augmentation import Augmentation
-from training.mammo_clip.evaluation_recipe import check_choices, read_recipe
+from training.mammo_clip.evaluation_recipe import check_choices
 from training.mammo_clip.gradients import PRECISIONS
 from training.mammo_clip.labelled_images import ROW_UNITS
 from training.mammo_clip.loading import FIXED, IMAGE, Input
-from training.mammo_clip.pretraining_recipe import Keeping, Optimisation, RecipeError
+from training.mammo_clip.pretraining_recipe import Keeping, Optimisation, RecipeError, read_recipe
 from training.mammo_clip.probing import DENSITIES, DENSITY, POSITIVE_WEIGHTS, PUBLISHED_WEIGHTS
 from training.mammo_clip.units import UNITS
 

@@ -166,12 +166,15 @@ def negative(name: str, form: int = 0, side: Laterality | None = None) -> str:
 def _there_is(attribute: Attribute, adjectives: str, location: Location, part: str = "", opening: str = "") -> str:
     phrase = " ".join(word for word in (opening, adjectives, attribute.noun) if word)
     verb = "are" if attribute.plural else "is"
-    article = "" if attribute.plural or attribute.noun.endswith(("tion", "ing")) else _article(phrase)
+    article = article_of(attribute, phrase)
     where = location if attribute.located else Location(side=location.side)
     return f"there {verb} {article}{phrase} in the {where.words(part or attribute.parts[0])}"
 
 
-def _article(phrase: str) -> str:
+def article_of(attribute: Attribute, phrase: str) -> str:
+    """ "a ", "an ", or nothing, before a phrase that ends in the attribute's noun."""
+    if attribute.plural or attribute.noun.endswith(("tion", "ing")):
+        return ""
     return "an " if phrase[0] in "aeiou" else "a "
 
 

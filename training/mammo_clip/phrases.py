@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from training.mammo_clip.grammar import ATTRIBUTES, Location
+from training.mammo_clip.grammar import ATTRIBUTES, Location, article_of
 from training.mammo_clip.seen import Seen, noun_phrase
 
 PHANTOM_WORDS: dict[str, tuple[str, ...]] = {
@@ -67,8 +67,9 @@ class Phrase:
     @property
     def wordings(self) -> tuple[str, ...]:
         """The text and other ways to say it."""
+        attribute = ATTRIBUTES[self.name]
+        verb = "are" if attribute.plural else "is"
         if self.negated:
-            verb = "are" if ATTRIBUTES[self.name].plural else "is"
             return (
                 f"no {self.bare}",
                 f"there {verb} no {self.bare}",
@@ -76,19 +77,11 @@ class Phrase:
                 f"without {self.bare}",
             )
         place = f" in the {self.location.words()}" if self.located else ""
-        verb = "are" if ATTRIBUTES[self.name].plural else "is"
         return (
             f"{self.bare}{place}",
-            f"there {verb} {_article(self)}{self.bare}{place}",
+            f"there {verb} {article_of(attribute, self.bare)}{self.bare}{place}",
             f"{self.bare} {verb} seen{place}",
         )
-
-
-def _article(phrase: Phrase) -> str:
-    attribute = ATTRIBUTES[phrase.name]
-    if attribute.plural or attribute.noun.endswith("tion"):
-        return ""
-    return "an " if phrase.bare[0] in "aeiou" else "a "
 
 
 @lru_cache(1)

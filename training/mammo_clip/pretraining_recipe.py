@@ -5,6 +5,7 @@ Published behaviour and its corrections are keys of it; `training/recipes/mammo-
 
 import math
 import tomllib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -169,17 +170,27 @@ _AT_LEAST_ONE = ("height", "width", "epochs", "batch", "accumulate", "log_steps"
 
 def load_pretraining_recipe(path: Path) -> PretrainingRecipe:
     """Read a recipe. Raises RecipeError naming a key that is missing, unknown, or of another type."""
+    recipe: PretrainingRecipe = read_recipe(PretrainingRecipe, path)
+    check_parts(recipe, _CHOICES, path.name)
+    if recipe.loss.phrase_weight and recipe.optimisation.cached_chunk:
+        raise RecipeError(f"{path.name}: loss.phrase_weight wants whole batches: optimisation.cached_chunk must be 0")
+    return recipe
+
+
+def read_recipe(kind: type[Any], path: Path) -> Any:
+    """A recipe file as a frozen value of `kind`. Raises RecipeError naming the file and the key."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
-    recipe: PretrainingRecipe = build(PretrainingRecipe, table, path.name)
-    for (part, key), choices in _CHOICES.items():
-        if (value := getattr(getattr(recipe, part), key)) not in choices:
-            raise RecipeError(f"{path.name}: {part}.{key} is {value!r}; there are {', '.join(choices)}")
-    if recipe.loss.phrase_weight and recipe.optimisation.cached_chunk:
-        raise RecipeError(f"{path.name}: loss.phrase_weight wants whole batches: optimisation.cached_chunk must be 0")
-    return recipe
+    return build(kind, table, path.name)
+
+
+def check_parts(recipe: object, choices: Mapping[tuple[str, str], Collection[str]], where: str) -> None:
+    """Raises RecipeError where the key of a part, `choices` by (part, key), holds none of its choices."""
+    for (part, key), known in choices.items():
+        if (value := getattr(getattr(recipe, part), key)) not in known:
+            raise RecipeError(f"{where}: {part}.{key} is {value!r}; there are {', '.join(known)}")
 
 
 def build(kind: type[Any], table: object, where: str) -> Any:

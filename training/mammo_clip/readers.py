@@ -237,7 +237,7 @@ def read_image_text(path: Path, images: Path, *, strict: bool = False) -> Table[
 
 def read_cbis(path: Path, crops: Path, *, strict: bool = False) -> Table[ImageRow]:
     """One of CBIS-DDSM's description tables, joined to its crops by patient, side, view and abnormality."""
-    found = {_crop_name(crop): crop for crop in sorted(crops.glob("*/*.jpg"))}
+    found = {crop_name(crop): crop for crop in sorted(crops.glob("*/*.jpg"))}
 
     def row(record: Record) -> ImageRow:
         name = "_".join(text(record, column) for column in _CBIS[:3]) + f"_{whole(record, 'abnormality id')}"
@@ -265,7 +265,7 @@ def read_cbis(path: Path, crops: Path, *, strict: bool = False) -> Table[ImageRo
     return read_table(path, _CBIS, row, strict=strict, key=lambda row: row.image)
 
 
-def _crop_name(crop: Path) -> str:
+def crop_name(crop: Path) -> str:
     """ "P_00007_LEFT_CC_PLEOMORPHIC_LINEAR_1.jpg" is P_00007_LEFT_CC_1: what stands between tells its description."""
     parts = crop.stem.split("_")
     return "_".join([*parts[:4], parts[-1]])

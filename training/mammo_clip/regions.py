@@ -18,6 +18,7 @@ from training.mammo_clip.breasts import Breast, DataError
 from training.mammo_clip.grammar import Location
 from training.mammo_clip.images import ImageFile, PhantomTile
 from training.mammo_clip.phantom_breasts import GRAMMAR_NAMES, SUBTYPES, described, rendered
+from training.mammo_clip.readers import crop_name
 from training.mammo_clip.seen import Seen, SeenViews
 from training.phantoms import make_exam
 from training.phantoms.lesions import Lesion
@@ -151,7 +152,7 @@ def _described_crops(folder: Path, kind: str) -> tuple[tuple[Path, dict[str, str
         records = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines(keepends=True)))
     except OSError as error:
         raise DataError(f"{table}: cannot be read: {error}. It comes with the crops") from error
-    files = {_crop_name(path): path for path in sorted(folder.glob(f"{kind}_train/*/*.jpg"))}
+    files = {crop_name(path): path for path in sorted(folder.glob(f"{kind}_train/*/*.jpg"))}
     found = []
     for record in records:
         name = "_".join(record[column] for column in ("patient_id", "left or right breast", "image view"))
@@ -159,11 +160,6 @@ def _described_crops(folder: Path, kind: str) -> tuple[tuple[Path, dict[str, str
         if path is not None:
             found.append((path, record))
     return tuple(found)
-
-
-def _crop_name(crop: Path) -> str:
-    parts = crop.stem.split("_")
-    return "_".join([*parts[:4], parts[-1]])
 
 
 def _crop_row(name: str, members: Sequence[tuple[Path, dict[str, str]]]) -> Breast:

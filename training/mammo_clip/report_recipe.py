@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.mammo_clip.evaluation_recipe import check_choices, read_recipe
+from training.mammo_clip.evaluation_recipe import check_choices
 from training.mammo_clip.labelled_images import ROW_UNITS
-from training.mammo_clip.pretraining_recipe import RecipeError
+from training.mammo_clip.pretraining_recipe import RecipeError, read_recipe
 from training.mammo_clip.prompts import SETS
 from training.mammo_clip.units import UNITS
 

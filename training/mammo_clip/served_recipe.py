@@ -1,10 +1,9 @@
 """A recipe of the served model of System A: its heads, its calibration, its name, as a TOML file."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.mammo_clip.pretraining_recipe import RecipeError, build
+from training.mammo_clip.pretraining_recipe import RecipeError, read_recipe
 
 MAPPER, FIXED = HEATS = ("mapper", "fixed")
 
@@ -64,11 +63,7 @@ class ServedRecipe:
 
 def load_served_recipe(path: Path) -> ServedRecipe:
     """Read a recipe. Raises RecipeError naming a key that is missing, unknown, or of another type."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
-    recipe: ServedRecipe = build(ServedRecipe, table, path.name)
+    recipe: ServedRecipe = read_recipe(ServedRecipe, path)
     counts = {
         "seeds": recipe.seeds,
         "heads.exams": recipe.heads.exams,

@@ -21,14 +21,13 @@ from training.mammo_clip.evaluation_recipe import (
     check_data,
     known_labels,
     load_rows,
-    read_recipe,
 )
 from training.mammo_clip.factor import phrase_embedding
 from training.mammo_clip.features import Encoding, Features, encode
 from training.mammo_clip.labelled import Labelled
 from training.mammo_clip.loading import LoadedModel
 from training.mammo_clip.predictions import Prediction, predictions_of
-from training.mammo_clip.pretraining_recipe import RecipeError
+from training.mammo_clip.pretraining_recipe import RecipeError, read_recipe
 from training.mammo_clip.prompts import DENSITY, PUBLISHED, SETS, Prompts, prompts_of
 from training.mammo_clip.unit_figures import (
     Scored,
