@@ -1,7 +1,7 @@
 """A phantom exam as the shipped model reads it: files for a PACS, the reading, its sources, the truth."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ from pydicom.dataset import FileDataset
 from node.inference.load import load_model
 from node.inference.model import Model
 from node.interpretation import Interpretation, interpret
-from node.mammography.findings import FindingKind
+from node.mammography.findings import Finding, FindingKind
 from node.mammography.pixels import PreparedView, prepare, preset
 from node.mammography.views import STANDARD_VIEWS, Laterality, View
 from node.results.orientation import patient_orientation
@@ -54,18 +54,20 @@ def read_phantom(folder: Path) -> PhantomReading:
     files = tuple(folder / f"{view.name}.dcm" for view in STANDARD_VIEWS)
     for image, file in zip(images.values(), files, strict=True):
         image.save_as(file, enforce_file_format=True)
+    truth = {view: _truth(rendered[view]) for view in rendered}
     model = load_model(InferenceSettings("openvino", MODEL_FOLDER, "f32", 1, "", "", 30.0, 1))
     wanted = preset(model.contract.preset)
     prepared = {view: prepare(image, view.laterality, wanted) for view, image in images.items()}
     for image in images.values():
         del image.PixelData
     meaning = _interpreted(model, prepared)
+    meaning = replace(meaning, findings=_one_a_view(meaning.findings, truth))
     return PhantomReading(
         files,
         images,
         _reading(model, images, prepared, meaning),
         {view: rendered[view].pixels for view in rendered},
-        {view: _truth(rendered[view]) for view in rendered},
+        truth,
     )
 
 
@@ -130,6 +132,22 @@ def _view(view: View, image: Dataset, prepared: PreparedView, meaning: Interpret
         flags=prepared.flags,
         spacing_mm=(spacing, spacing),
     )
+
+
+def _one_a_view(
+    findings: Sequence[Finding], truth: Mapping[View, Mapping[FindingKind, np.ndarray]]
+) -> tuple[Finding, ...]:
+    """The first finding of each view that lies on its lesion. What the viewers show of it is compared with the truth;
+    the model's other marks, and how many there are, are no matter of theirs.
+    """
+    on_lesions = {finding.view: finding for finding in reversed(findings) if _lies_on(finding, truth)}
+    return tuple(on_lesions[view] for view in STANDARD_VIEWS if view in on_lesions)
+
+
+def _lies_on(finding: Finding, truth: Mapping[View, Mapping[FindingKind, np.ndarray]]) -> bool:
+    mask = truth[finding.view].get(finding.kind)
+    x, y = (int(value) for value in finding.centre)
+    return mask is not None and bool(mask[y, x])
 
 
 def _truth(rendered: RenderedView) -> dict[FindingKind, np.ndarray]:
