@@ -51,6 +51,7 @@ class ClipViews(nn.Module):
     mapper's for each image. Phrases that are asked always take the mapper's.
     """
 
+    outputs: tuple[str, ...] = ViewEvidence._fields
     logit_scale: Tensor
     phrases: Tensor
     prompts: Tensor
@@ -101,7 +102,10 @@ class ClipViews(nn.Module):
 
     def forward(self, views: Tensor) -> ViewEvidence:
         """Views (B, 4, 1, H, W) in [0, 1]; no value that is not finite."""
-        features, embedded = self.encode(views)
+        return self.evidence(views, *self.encode(views))
+
+    def evidence(self, views: Tensor, features: ImageFeatures, embedded: Tensor) -> ViewEvidence:
+        """What `encode` gave of the views, read."""
         heat = self.finding_heat(features)
         cosines = embedded[:, :, None] @ self.prompts.flatten(0, 1).T
         pairs = cosines.reshape(-1, 4, len(self.prompts), 2)
@@ -116,13 +120,13 @@ class ClipViews(nn.Module):
     def _rings(self, views: Tensor, heat: Tensor) -> Tensor:
         """Rings around the nipple, the chest wall on the left in all views. 0 where a ring has no cell."""
         if not self.mirrored:
-            views, heat = _mirror_right(views), _mirror_right(heat)
+            views, heat = mirror_right(views), mirror_right(heat)
         rows, columns = heat.shape[-2:]
         seen = functional.interpolate(views.flatten(0, 1), size=(rows, columns), mode="nearest")
         return ring_maxima(seen.reshape(-1, 4, 1, rows, columns), heat, 1).clamp_min(0.0)
 
 
-def _mirror_right(planes: Tensor) -> Tensor:
+def mirror_right(planes: Tensor) -> Tensor:
     """The right breasts' views flipped left to right: (B, 4, ..., W)."""
     return torch.stack([planes[:, at].flip(-1) if at in _RIGHT_VIEWS else planes[:, at] for at in range(4)], dim=1)
 
@@ -150,10 +154,15 @@ class ServedClip(nn.Module):
         self.views, self.heads = views, heads
         self.register_buffer("heat_scale", heat_scale.detach().clone())
 
+    def judge(self, evidence: ViewEvidence, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Exam logit (B), breast logits (B, 2), finding logits (B, 4, K)."""
+        logits: tuple[Tensor, Tensor, Tensor] = self.heads(head_inputs(evidence, self.heads, self.heat_scale), present)
+        return logits
+
     def forward(self, views: Tensor, present: Tensor) -> ExamOutputs:
         """Views (B, 4, 1, H, W) in [0, 1], present (B, 4) bool -> the contract's tensors."""
         evidence: ViewEvidence = self.views(shown_views(views, present))
-        exam, breasts, findings = self.heads(head_inputs(evidence, self.heads, self.heat_scale), present)
+        exam, breasts, findings = self.judge(evidence, present)
         embedded = torch.where(present[:, :, None], evidence.embeddings, 0.0)
         number = present.sum(1, keepdim=True).clamp_min(1).to(embedded.dtype)
         heat = evidence.maps / self.heat_scale[:, None, None]

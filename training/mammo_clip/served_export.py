@@ -18,6 +18,7 @@ from node.mammography.views import STANDARD_VIEWS
 from training.deployment import round_values, served_module
 from training.exam_encoder import ExamOutputs
 from training.export import store_half, trace_module, write_graph
+from training.finish import HeadLogits
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.building import VOCABULARY_FILE
 from training.mammo_clip.factor import HeatSettings, SharedMapper, phrase_embedding
@@ -30,11 +31,11 @@ from training.mammo_clip.phantom_breasts import GRAMMAR_NAMES
 from training.mammo_clip.phrases import negated_phrases, phrases
 from training.mammo_clip.released import CheckpointError
 from training.mammo_clip.served import ClipViews, ServedClip, ServedQuery, ServedText
-from training.mammo_clip.served_finish import NAMES, Finished, finish, heat_scale
+from training.mammo_clip.served_finish import NAMES, Finished, finish, heat_scale, logits_of
 from training.mammo_clip.served_heads import ServedHeads
 from training.mammo_clip.served_recipe import FIXED, ServedRecipe
 from training.mammo_clip.served_summaries import ClipSummaries, EvidenceGraph, summarise
-from training.mammo_clip.served_training import TrainedHeads, fit_probes, target_truth, train_seeds
+from training.mammo_clip.served_training import Probes, TrainedHeads, fit_probes, target_truth, train_seeds
 from training.phantoms import CALIBRATION_SEED, GENERATOR_VERSION, TRAIN_SEED, VALIDATION_SEED
 from training.weights import weights_hash
 
@@ -114,14 +115,38 @@ def text_space_of(clip: MammoClip, vocabulary: bytes) -> str:
     return hashlib.sha256(f"{weights}\0{hashlib.sha256(vocabulary).hexdigest()}".encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """Heads of every seed, the best first, the probes in them, and the exams on which the rest is decided."""
+
+    training: ClipSummaries
+    validation: ClipSummaries
+    calibrating: ClipSummaries
+    scale: Tensor
+    """(K): heat 1.0."""
+    probes: Probes
+    tried: list[TrainedHeads]
+
+    @property
+    def heads(self) -> ServedHeads:
+        """Those that validation chose."""
+        return self.tried[0].heads
+
+
 def export_models(source: Source, recipe: ServedRecipe, cache: Path, work: Path, models: Path) -> dict[str, Any]:
     """Train the heads, finish, write all three models below `models`; returns what validation said.
 
     Summaries and that record (validation.json) go to `work`. Raises DataError where exams do not fit.
     """
+    parts = parts_of(source, recipe)
+    fitted = fit_heads(EvidenceGraph(parts.views, torch.get_num_threads()), recipe, cache, work)
+    return write_fitted(source, recipe, parts, fitted, cache, (work, models))
+
+
+def fit_heads(graph: EvidenceGraph, recipe: ServedRecipe, cache: Path, work: Path) -> Fitted:
+    """Summaries of the exams, kept in `work`, and the heads of every seed. Raises DataError where exams do not fit."""
     work.mkdir(parents=True, exist_ok=True)
-    parts, heads, splits = parts_of(source, recipe), recipe.heads, recipe.splits
-    graph = EvidenceGraph(parts.views, torch.get_num_threads())
+    heads, splits = recipe.heads, recipe.splits
     training = summarise(graph, cache, work, (TRAIN_SEED + heads.first_exam, heads.exams))
     validation = summarise(graph, cache, work, (VALIDATION_SEED, splits.validation))
     calibrating = summarise(graph, cache, work, (CALIBRATION_SEED, splits.calibration))
@@ -130,12 +155,27 @@ def export_models(source: Source, recipe: ServedRecipe, cache: Path, work: Path,
     scale = heat_scale(validation)
     probes = fit_probes(training, validation, heads)
     tried = train_seeds(training, validation, probes, scale, recipe)
-    vectors = (parts.phrase_vectors, float(parts.views.logit_scale))
-    finished = finish(tried[0].heads, (validation, calibrating), vectors, parts.grid, cache)
-    hashes = write_models(source, recipe, parts, (tried[0].heads, scale), finished, models)
-    record = _record(recipe, tried, probes.penalties, probes.validation, finished, scale) | {"weights_hash": hashes}
+    return Fitted(training, validation, calibrating, scale, probes, tried)
+
+
+def write_fitted(
+    source: Source, recipe: ServedRecipe, parts: Parts, fitted: Fitted, cache: Path, folders: tuple[Path, Path]
+) -> dict[str, Any]:
+    """Finish the chosen heads and write what `export_models` writes; `folders`: work, models."""
+    work, models = folders
+    judged = tuple(logits_of(fitted.heads, data, fitted.scale) for data in (fitted.validation, fitted.calibrating))
+    finished = finish_parts(parts, (judged[0], judged[1]), fitted, cache)
+    exam = ServedClip(parts.views, fitted.heads, fitted.scale).eval()
+    hashes = write_models(source, recipe, parts, exam, finished, models)
+    record = _record(recipe, fitted, finished) | {"weights_hash": hashes}
     (work / "validation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
+
+
+def finish_parts(parts: Parts, judged: tuple[HeadLogits, HeadLogits], fitted: Fitted, cache: Path) -> Finished:
+    """`finish` for logits of the validation and the calibration exams, whatever made them."""
+    vectors = (parts.phrase_vectors, float(parts.views.logit_scale))
+    return finish(judged, (fitted.validation, fitted.calibrating), vectors, parts.grid, cache)
 
 
 def _check_shown(split: str, data: ClipSummaries) -> None:
@@ -148,23 +188,24 @@ def _check_shown(split: str, data: ClipSummaries) -> None:
             )
 
 
-def _record(
-    recipe: ServedRecipe,
-    tried: list[TrainedHeads],
-    penalties: tuple[float, ...],
-    probe_aucs: tuple[float, ...],
-    finished: Finished,
-    scale: Tensor,
-) -> dict[str, Any]:
+def _record(recipe: ServedRecipe, fitted: Fitted, finished: Finished) -> dict[str, Any]:
+    probes, tried = fitted.probes, fitted.tried
     return {
         "recipe": asdict(recipe),
         "generator": GENERATOR_VERSION,
         "probes": {
             name: {"penalty": penalty, "validation_auc": reached}
-            for name, penalty, reached in zip(TARGETS, penalties, probe_aucs, strict=True)
+            for name, penalty, reached in zip(TARGETS, probes.penalties, probes.validation, strict=True)
         },
         "heads": {str(one.seed): one.validation for one in tried},
         "chosen_seed": tried[0].seed,
+        **finished_record(finished, fitted.scale),
+    }
+
+
+def finished_record(finished: Finished, scale: Tensor) -> dict[str, Any]:
+    """What finishing decided, for validation.json."""
+    return {
         "heat_scale": dict(zip(NAMES, scale.tolist(), strict=True)),
         "calibration": finished.calibration,
         "operating_points": {
@@ -182,23 +223,31 @@ def write_models(
     source: Source,
     recipe: ServedRecipe,
     parts: Parts,
-    made: tuple[ServedHeads, Tensor],
+    exam: ServedClip,
     finished: Finished,
     models: Path,
 ) -> dict[str, str]:
-    """Write the three folders whole; `made`: heads and heat scale. Returns their weights' hashes by name."""
-    heads, scale = made
-    exam = ServedClip(parts.views, heads, scale).eval()
+    """Write the three folders whole. Returns their weights' hashes by name."""
     query = ServedQuery(parts.views, torch.tensor(finished.phrase_scale)).eval()
     common = _common(source, recipe, parts)
     hashes = {
-        "exam_encoder": write_graph(exam_graph(exam), common | exam_contract(finished), models / "exam_encoder"),
+        "exam_encoder": write_exam_encoder(source, recipe, parts, exam, finished, models),
         "exam_query": write_graph(query_graph(query), common | query_contract(finished, parts), models / "exam_query"),
         "text_encoder": write_text_encoder(source, recipe, parts, models / "text_encoder"),
     }
-    for name in MODELS:
+    for name in MODELS[1:]:
         write_config(models / name)
     return hashes
+
+
+def write_exam_encoder(
+    source: Source, recipe: ServedRecipe, parts: Parts, exam: ServedClip, finished: Finished, models: Path
+) -> str:
+    """Write `exam_encoder` alone, whole. Returns its weights' hash."""
+    folder, contract = models / "exam_encoder", _common(source, recipe, parts) | exam_contract(finished)
+    digest = write_graph(exam_graph(exam), contract, folder)
+    write_config(folder)
+    return digest
 
 
 def sample_inputs(views: ClipViews) -> dict[str, Tensor]:

@@ -61,17 +61,19 @@ class Finished:
 
 
 def finish(
-    heads: ServedHeads,
+    judged: tuple[HeadLogits, HeadLogits],
     splits: tuple[ClipSummaries, ClipSummaries],
     phrase_vectors: tuple[Tensor, float],
     grid: HeatGrid,
     cache: Path,
 ) -> Finished:
-    """`splits`: validation, calibration. `phrase_vectors`: embeddings (P, D) of `phrases()`, and the logit scale."""
+    """`splits`: validation, calibration; `judged`: their logits. `phrase_vectors`: embeddings (P, D) of `phrases()`,
+    and the logit scale.
+    """
     validation, calibrating = splits
     scale = heat_scale(validation)
-    calibration = calibration_table(logits_of(heads, calibrating, scale), calibrating, NAMES)
-    probabilities = _probabilities(logits_of(heads, validation, scale).findings, calibration)
+    calibration = calibration_table(judged[1], calibrating, NAMES)
+    probabilities = _probabilities(judged[0].findings, calibration)
     paths, findings = _paths(cache, validation), validation.findings.numpy()
     points = operating_points(paths, scaled_heat(validation, scale), grid, probabilities, findings)
     phrase_scale = _median_peak(validation)
