@@ -83,6 +83,26 @@ class PhantomView:
 
 
 @dataclass(frozen=True, slots=True)
+class PaddedPhantom:
+    """One of the four views of a cached phantom exam in a square, as `fit-SxS` has it: 0 beside the image."""
+
+    path: Path
+    view: int
+
+    def key(self) -> str:
+        """The file's name carries the generator's version and the seed."""
+        return f"{self.path.name}|{self.view}|square"
+
+    def read(self) -> Plane:
+        """Grey (side, side), chest wall on the left edge, the image at half height."""
+        plane = latest_exam(self.path).images[self.view]
+        rows, columns = plane.shape
+        side = max(rows, columns)
+        top = (side - rows) // 2
+        return np.pad(plane, ((top, side - rows - top), (0, side - columns)))
+
+
+@dataclass(frozen=True, slots=True)
 class WholeImage:
     """A whole mammogram, DICOM or 8-bit picture, that a named preset of `node.mammography.pixels` prepares.
 
@@ -139,7 +159,7 @@ def latest_exam(path: Path) -> CachedExam:
     return load_exam(path)
 
 
-Picture = ImageFile | PhantomView | WholeImage | PhantomTile
+Picture = ImageFile | PhantomView | PaddedPhantom | WholeImage | PhantomTile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
