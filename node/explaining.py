@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydicom import Dataset
 
+from node.choosing import choose
 from node.database.exams import ExamRecord
 from node.database.explanations import end_explanation, lease_explanation
 from node.database.readings import store_explanation
@@ -21,7 +22,7 @@ from node.intake import exam_of
 from node.keeping import destinations_of, keep
 from node.loading import read_headers, unread_view
 from node.mammography.views import View
-from node.pipeline import NOT_READY_SECONDS, Bench, NotReadyError, begun, loaded
+from node.pipeline import NOT_READY_SECONDS, Bench, NotReadyError, begun, chosen, named, no_candidate
 from node.results.reading import Outcome, Reading
 from node.routing import Route, Skip, route
 from node.settings import Destination, Settings
@@ -35,7 +36,12 @@ def lease(bench: Bench, study_instance_uid: str, now: datetime) -> ExamRecord | 
     return lease_explanation(bench.database, study_instance_uid, bench.owner, now, bench.settings.worker.lease_seconds)
 
 
-def explain(bench: Bench, leased: ExamRecord, model_of: Callable[[], Model]) -> int | None:
+def explain(
+    bench: Bench,
+    leased: ExamRecord,
+    model_of: Callable[[], Model],
+    candidate_of: Callable[[], Model] = no_candidate,
+) -> int | None:
     """Explain a leased exam. Returns the reading's id; None where no destination wants it, no image can be named, or
     the exam is to be read after all. Raises NotReadyError without a model, OutOfResourcesError.
     """
@@ -46,7 +52,10 @@ def explain(bench: Bench, leased: ExamRecord, model_of: Callable[[], Model]) -> 
     if not sources:
         end_explanation(bench.database, leased.study_instance_uid, bench.owner, None)
         return None
-    reading = _unread(begun(bench, exam, taken, loaded(model_of)), leased, exam, sources)
+    choice = choose(bench.database, bench.settings.candidate, exam.study_instance_uid)
+    with named(choice):
+        frame = begun(bench, exam, taken, chosen(choice, model_of, candidate_of))
+    reading = _unread(frame, leased, exam, sources)
     seconds: dict[str, float] = {}
     kept = keep(bench.database, bench.settings.data_folder, reading, sources, destinations, seconds)
     reading_id = store_explanation(
@@ -58,6 +67,7 @@ def explain(bench: Bench, leased: ExamRecord, model_of: Callable[[], Model]) -> 
         prediction=summary_of(reading, taken.rule),
         seconds=seconds,
         now=datetime.now(UTC),
+        candidate=choice.candidate,
     )
     logger.info("%s explained: number %d, %s", exam.study_instance_uid, reading.number, reading.outcome.value)
     return reading_id

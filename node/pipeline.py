@@ -3,14 +3,26 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from node.choosing import Choice, choose
 from node.database import Database
 from node.database.exams import ExamRecord, end_reading, lease_exam
 from node.database.readings import next_reading_number, store_reading
-from node.errors import MAX_ATTEMPTS, ModelError, NodeError, SettingsError, UnreadableError, retry_after
+from node.errors import (
+    MAX_ATTEMPTS,
+    ContractError,
+    InferenceError,
+    InferenceUnavailableError,
+    ModelError,
+    NodeError,
+    SettingsError,
+    UnreadableError,
+    retry_after,
+)
 from node.exam import Exam, ExamStatus, selection_of
 from node.inference.model import Model
 from node.instance import Instance
@@ -18,7 +30,7 @@ from node.intake import exam_of, settle
 from node.interpretation import Interpretation, interpret
 from node.keeping import destinations_of, keep, predecessor, timed
 from node.loading import Images, LoadedView, prepare_images, read_images
-from node.mammography.contract import ModelContract
+from node.mammography.contract import ModelContract, Prediction
 from node.mammography.findings import BreastAssessment
 from node.mammography.pixels import preset
 from node.mammography.views import BREASTS
@@ -31,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 NOT_READY_SECONDS = 60.0
 """How long an exam waits where the node itself is at fault."""
+MODEL_ROUNDS = 3
+"""How often an exam is prepared for a server whose model is being replaced, before it waits for its next turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +72,92 @@ def lease(bench: Bench, study_instance_uid: str, now: datetime) -> ExamRecord | 
     return leased
 
 
-def read_exam(bench: Bench, leased: ExamRecord, model_of: Callable[[], Model]) -> int | None:
-    """Read a leased exam. Returns the reading's id, None where the lease was lost or the images changed meanwhile.
+def no_candidate() -> Model:
+    """Where no second model was given. Raises SettingsError."""
+    raise SettingsError("this process was given no candidate")
 
+
+def read_exam(
+    bench: Bench,
+    leased: ExamRecord,
+    model_of: Callable[[], Model],
+    candidate_of: Callable[[], Model] = no_candidate,
+) -> int | None:
+    """Read a leased exam by the first model, or by the candidate where the exam falls to it.
+
+    Returns the reading's id, None where the lease was lost, or the images or the choice of the model changed meanwhile.
     Raises UnreadableError for a skip with its reason, and other NodeErrors: see `give_up`.
     """
     seconds: dict[str, float] = {}
     exam = _assembled(bench, leased.study_instance_uid)
     taken = _routed(exam, bench.settings)
-    model = loaded(model_of)
-    _check_thresholds(taken, model.contract)
-    with timed(seconds, "load"):
-        files = read_images(exam)
-    with timed(seconds, "prepare"):
-        images = prepare_images(exam, files, preset(model.contract.preset), bench.settings.exam.read_incomplete)
-    frame = begun(bench, exam, taken, model)
-    if images.loaded:
-        reading = _read(frame, images, model, taken, bench.settings.reading, seconds)
-    else:
-        reading = _refused(frame, images)
-    reading_id = _stored(bench, reading, images, taken, seconds)
-    logger.info("%s read: number %d, %s", exam.study_instance_uid, reading.number, _in_words(seconds))
+    choice = choose(bench.database, bench.settings.candidate, exam.study_instance_uid)
+    with named(choice):
+        reading, images = read_with(bench, exam, taken, chosen(choice, model_of, candidate_of), seconds)
+    reading_id = _stored(bench, reading, images, taken, seconds, choice)
+    by = f"{reading.model.name} {reading.model.version}" + (f", canary {choice.candidate}" if choice.candidate else "")
+    logger.info("%s read: number %d by %s, %s", exam.study_instance_uid, reading.number, by, _in_words(seconds))
     return reading_id
+
+
+def chosen(choice: Choice, model_of: Callable[[], Model], candidate_of: Callable[[], Model]) -> Model:
+    """The model that an exam falls to. Raises NotReadyError: another model never reads in its place unasked."""
+    if not choice.candidate:
+        return loaded(model_of)
+    try:
+        return loaded(candidate_of)
+    except NotReadyError as error:
+        raise NotReadyError(f"{error}; `mammoclip-node model rollback` gives its exams to the first model") from error
+
+
+@contextmanager
+def named(choice: Choice) -> Iterator[None]:
+    """What goes wrong with a candidate says so: whoever reads the status must not look at the first model."""
+    try:
+        yield
+    except (ModelError, NotReadyError) as error:
+        if choice.candidate:
+            error.args = (f"candidate {choice.candidate}: {error}",)
+        raise
+
+
+def read_with(
+    bench: Bench, exam: Exam, taken: Route, model: Model, seconds: dict[str, float]
+) -> tuple[Reading, Images]:
+    """What one model says of an exam; nothing is stored. The reading's identity is that of what really answered.
+
+    A server may be given another model at any time: one with the same preset counts as it answered, for one with
+    another preset the images are prepared anew. Raises NotReadyError where that one does not fit this node.
+    """
+    for _ in range(MODEL_ROUNDS):
+        contract = model.contract
+        check_thresholds(taken, contract)
+        with timed(seconds, "load"):
+            files = read_images(exam)
+        with timed(seconds, "prepare"):
+            images = prepare_images(exam, files, preset(contract.preset), bench.settings.exam.read_incomplete)
+        if not images.loaded:
+            return _refused(begun(bench, exam, taken, model), images), images
+        with timed(seconds, "infer"):
+            prediction = _answer(model, contract, images)
+        answered, variant = (prediction and prediction.answered_by) or (contract, model.variant)
+        if prediction is not None and answered.preset == contract.preset:
+            check_thresholds(taken, answered)
+            frame = _begun(bench, exam, taken, answered, variant)
+            return _read(frame, images, prediction, answered, taken, bench.settings.reading, seconds), images
+    raise InferenceUnavailableError(f"the server was given other models {MODEL_ROUNDS} times during this reading")
+
+
+def _answer(model: Model, contract: ModelContract, images: Images) -> Prediction | None:
+    """What the model says; None where it wants other pixels by now. Raises NotReadyError where it does not fit."""
+    try:
+        return model.infer(*images.tensors())
+    except ContractError as error:
+        raise NotReadyError(f"the model does not fit: {error}") from error
+    except InferenceError:
+        if model.contract.preset == contract.preset:
+            raise
+        return None
 
 
 def give_up(bench: Bench, leased: ExamRecord, error: Exception, now: datetime) -> None:
@@ -132,7 +210,7 @@ def loaded(model_of: Callable[[], Model]) -> Model:
         raise NotReadyError(f"no model: {error}") from error
 
 
-def _check_thresholds(taken: Route, contract: ModelContract) -> None:
+def check_thresholds(taken: Route, contract: ModelContract) -> None:
     """A misspelt finding would silently leave the model's own operating point in force."""
     unknown = {name for name, _ in taken.thresholds} - {kind.value for kind in contract.findings}
     if unknown:
@@ -141,12 +219,16 @@ def _check_thresholds(taken: Route, contract: ModelContract) -> None:
 
 def begun(bench: Bench, exam: Exam, taken: Route | Skip, model: Model) -> Reading:
     """What is known of a reading before its images are: which exam, by what, after which other reading."""
+    return _begun(bench, exam, taken, model.contract, model.variant)
+
+
+def _begun(bench: Bench, exam: Exam, taken: Route | Skip, contract: ModelContract, variant: str) -> Reading:
     return Reading(
         study_instance_uid=exam.study_instance_uid,
         number=next_reading_number(bench.database, exam.study_instance_uid),
         read_at=datetime.now(UTC),
-        model=_identity(model),
-        settings_hash=settings_hash(model.contract, taken, bench.settings),
+        model=_identity(contract, variant),
+        settings_hash=settings_hash(contract, taken, bench.settings),
         selection=selection_of(exam),
         exam_probability=None,
         breasts=(BreastAssessment(BREASTS[0], None), BreastAssessment(BREASTS[1], None)),
@@ -159,14 +241,18 @@ def begun(bench: Bench, exam: Exam, taken: Route | Skip, model: Model) -> Readin
 
 
 def _read(
-    frame: Reading, images: Images, model: Model, taken: Route, settings: ReadingSettings, seconds: dict[str, float]
+    frame: Reading,
+    images: Images,
+    prediction: Prediction,
+    contract: ModelContract,
+    taken: Route,
+    settings: ReadingSettings,
+    seconds: dict[str, float],
 ) -> Reading:
-    with timed(seconds, "infer"):
-        prediction = model.infer(*images.tensors())
     with timed(seconds, "interpret"):
         interpretation = interpret(
             prediction,
-            model.contract,
+            contract,
             {image.view: image.prepared for image in images.loaded},
             taken.thresholds,
             settings,
@@ -175,7 +261,6 @@ def _read(
         )
     return replace(
         frame,
-        read_at=datetime.now(UTC),
         exam_probability=interpretation.exam_probability,
         breasts=interpretation.breasts,
         views=tuple(_view_reading(image, interpretation) for image in images.loaded),
@@ -208,13 +293,12 @@ def _refused(frame: Reading, images: Images) -> Reading:
     )
 
 
-def _identity(model: Model) -> ModelIdentity:
-    contract = model.contract
+def _identity(contract: ModelContract, variant: str) -> ModelIdentity:
     return ModelIdentity(
         name=contract.name,
         version=contract.version,
         weights_hash=contract.weights_hash,
-        variant=model.variant,
+        variant=variant,
         preset=contract.preset,
         calibrated_on_patients=contract.calibrated_on_patients,
         findings=contract.findings,
@@ -258,7 +342,9 @@ def settings_hash(contract: ModelContract, taken: Route | Skip, settings: Settin
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
-def _stored(bench: Bench, reading: Reading, images: Images, taken: Route, seconds: dict[str, float]) -> int | None:
+def _stored(
+    bench: Bench, reading: Reading, images: Images, taken: Route, seconds: dict[str, float], choice: Choice
+) -> int | None:
     """Make and store the reading's objects; none where the very same reading stands already with its own.
 
     A refused exam that no destination wants explained is a skip. Raises UnreadableError then.
@@ -276,6 +362,8 @@ def _stored(bench: Bench, reading: Reading, images: Images, taken: Route, second
         prediction=summary_of(reading, taken.rule),
         seconds=seconds,
         now=datetime.now(UTC),
+        candidate=choice.candidate,
+        shadow=choice.shadow,
     )
 
 

@@ -20,6 +20,8 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from node.candidate import CandidateSettings as CandidateSettings
+from node.candidate import check_candidate
 from node.destinations import Destination as Destination
 from node.destinations import check_destination, is_ae_title, is_port
 from node.errors import SettingsError
@@ -139,6 +141,8 @@ class Settings:
     rules: tuple[Rule, ...]
     destinations: tuple[Destination, ...] = ()
     """None: results stay in the data folder."""
+    candidate: CandidateSettings | None = None
+    """The second model, where one is tried."""
 
 
 # fmt: off
@@ -180,6 +184,15 @@ def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
     return settings
+
+
+def candidate_inference(settings: Settings) -> InferenceSettings:
+    """Where the candidate is. Raises SettingsError where there is none."""
+    if settings.candidate is None:
+        raise SettingsError("candidate: settings.toml has no [candidate]")
+    known = {field.name for field in fields(InferenceSettings)}
+    given = {field.name: getattr(settings.candidate, field.name) for field in fields(CandidateSettings)}
+    return replace(settings.inference, **{key: value for key, value in given.items() if key in known and value})
 
 
 def password_variable(destination_name: str) -> str:
@@ -308,6 +321,8 @@ def _check(settings: Settings) -> None:
     for holds, where, problem in _conditions(settings):
         if not holds:
             raise SettingsError(f"{where}: {problem}")
+    if settings.candidate is not None:
+        _check_candidate(settings, settings.candidate)
     for index, rule in enumerate(settings.rules):
         _check_rule(rule, f"rules[{index}]", {destination.name for destination in settings.destinations})
     for index, destination in enumerate(settings.destinations):
@@ -317,6 +332,16 @@ def _check(settings: Settings) -> None:
     names = [destination.name for destination in settings.destinations]
     if len(set(map(password_variable, names))) != len(names):
         raise SettingsError("destinations: two have the same name")
+
+
+def _check_candidate(settings: Settings, candidate: CandidateSettings) -> None:
+    check_candidate(candidate)
+    where = candidate_inference(settings)
+    for key, known in (("backend", BACKENDS), ("precision", PRECISIONS)):
+        if getattr(where, key) not in known:
+            raise SettingsError(f"candidate.{key}: must be one of {', '.join(known)}")
+    if where == settings.inference:
+        raise SettingsError("candidate: names the model of [inference] again; give model_folder or triton_model")
 
 
 def _is_itself(destination: Destination, listener: ListenerSettings) -> bool:

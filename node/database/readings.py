@@ -10,11 +10,13 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from node.database.decisions import is_rolled_back
 from node.database.deliveries import DeliveryStatus
 from node.database.engine import Database
 from node.database.exams import held_exam, let_go
 from node.database.explanations import held_explanation
 from node.database.schema import DeliveryRow, ReadingRow, ResultRow
+from node.database.shadows import want_shadow
 from node.exam import ExamStatus
 from node.results.reading import DocumentReference, Outcome, Predecessor, Reading, ResultKind
 
@@ -69,6 +71,8 @@ class StoredReading:
     outcome: Outcome
     reason: str
     results: tuple[StoredResult, ...]
+    candidate: str = ""
+    """Name of the candidate that read it as canary; empty: the first model did."""
 
 
 def identity_hash(reading: Reading) -> str:
@@ -93,9 +97,10 @@ def next_reading_number(database: Database, study_instance_uid: str) -> int:
 
 
 def stored_identity(database: Database, reading: Reading) -> StoredReading | None:
-    """The stored reading of the same images by the same model and settings, if there is one.
+    """The study's last reading, if it is one of the same images by the same model and settings.
 
-    It is then what counts: its results stand, and `store_reading` only lets go of the exam.
+    It is then what counts: its results stand, and `store_reading` only lets go of the exam. An earlier one does not
+    count: a later reading has replaced its results, so the same is said once more, as a reading of its own.
     """
     with database.read() as session:
         row = _same_reading(session, reading)
@@ -112,25 +117,31 @@ def store_reading(
     prediction: Mapping[str, Any],
     seconds: Mapping[str, float],
     now: datetime,
+    candidate: str = "",
+    shadow: str = "",
 ) -> int | None:
     """Store a reading, its results and their deliveries, and end the exam's lease; all or nothing.
 
     The exam is READ, or SKIPPED with the reading's reason where every image was refused. Returns the reading's id, also
-    where the same reading was stored before (nothing is stored twice then). None: the lease was lost, or the images
-    changed while they were read: nothing is stored, and the exam will be read again.
+    where the same reading was stored before (nothing is stored twice then). None: the lease was lost, the images
+    changed while they were read, or the `candidate` that read was rolled back meanwhile: nothing is stored, and the
+    exam will be read again. `shadow`: the candidate that is to read these images too.
     """
     with database.write() as session:
         exam = held_exam(session, reading.study_instance_uid, owner)
         if exam is None:
             return None
-        if exam.next_status is not None:
+        if exam.next_status is not None or is_rolled_back(session, candidate):
             let_go(exam, ExamStatus.READY, now)
             return None
         status = ExamStatus.READ if reading.outcome is Outcome.READ else ExamStatus.SKIPPED
         reason = f"{reading.outcome}: {reading.reason}" if reading.reason else ""
         let_go(exam, status, now, reason=reason, due_at=None, waiting_for="")
         exam.explain_due_at = None
-        return _store(session, reading, results, addresses, prediction, seconds, now)
+        stored = _store(session, reading, results, addresses, prediction, seconds, now, candidate)
+        if shadow and reading.outcome is Outcome.READ:
+            want_shadow(session, stored, shadow, now)
+        return stored
 
 
 def store_explanation(
@@ -143,6 +154,7 @@ def store_explanation(
     prediction: Mapping[str, Any],
     seconds: Mapping[str, float],
     now: datetime,
+    candidate: str = "",
 ) -> int | None:
     """Store why an exam was not read, and end the lease of its explanation; the exam's status stays. All or nothing.
 
@@ -153,7 +165,7 @@ def store_explanation(
         if exam is None:
             return None
         exam.explain_due_at = exam.lease_owner = exam.lease_until = None
-        return _store(session, reading, results, addresses, prediction, seconds, now)
+        return _store(session, reading, results, addresses, prediction, seconds, now, candidate)
 
 
 def predecessor_of(database: Database, study_instance_uid: str) -> tuple[Predecessor, tuple[StoredResult, ...]] | None:
@@ -235,12 +247,21 @@ def _document(result: StoredResult, destinations: Iterable[str]) -> DocumentRefe
 
 
 def _same_reading(session: Session, reading: Reading) -> ReadingRow | None:
-    return session.scalars(
-        select(ReadingRow).where(
-            ReadingRow.study_instance_uid == reading.study_instance_uid,
-            ReadingRow.identity_hash == identity_hash(reading),
-        )
-    ).one_or_none()
+    last = _last(session, reading.study_instance_uid)
+    said = identity_hash(reading)
+    return last if last is not None and last.identity_hash in (said, _said_again(said, last.number)) else None
+
+
+def _said_again(identity: str, number: int) -> str:
+    """The identity of a reading that says again, as reading `number`, what an earlier and replaced one said."""
+    return hashlib.sha256(f"{identity} {number}".encode()).hexdigest()
+
+
+def _free_identity(session: Session, reading: Reading) -> str:
+    said = identity_hash(reading)
+    of_study = ReadingRow.study_instance_uid == reading.study_instance_uid
+    taken = session.scalar(select(ReadingRow.id).where(of_study, ReadingRow.identity_hash == said))
+    return said if taken is None else _said_again(said, reading.number)
 
 
 def _store(
@@ -251,11 +272,12 @@ def _store(
     prediction: Mapping[str, Any],
     seconds: Mapping[str, float],
     now: datetime,
+    candidate: str,
 ) -> int:
     same = _same_reading(session, reading)
     if same is not None:
         return same.id
-    row = _add_reading(session, reading, prediction, seconds)
+    row = _add_reading(session, reading, prediction, seconds, candidate)
     ids = _add_results(session, row.id, results)
     problems = {result.sop_instance_uid: result.problem for result in results}
     session.add_all(
@@ -266,14 +288,14 @@ def _store(
 
 
 def _add_reading(
-    session: Session, reading: Reading, prediction: Mapping[str, Any], seconds: Mapping[str, float]
+    session: Session, reading: Reading, prediction: Mapping[str, Any], seconds: Mapping[str, float], candidate: str
 ) -> ReadingRow:
     previous = _last(session, reading.study_instance_uid)
     row = ReadingRow(
         study_instance_uid=reading.study_instance_uid,
         number=reading.number,
         read_at=reading.read_at,
-        identity_hash=identity_hash(reading),
+        identity_hash=_free_identity(session, reading),
         selection_json=[list(pair) for pair in reading.selection],
         model_name=reading.model.name,
         model_version=reading.model.version,
@@ -285,6 +307,7 @@ def _add_reading(
         supersedes_id=None if previous is None else previous.id,
         outcome=reading.outcome.value,
         reason=reading.reason,
+        candidate=candidate,
     )
     session.add(row)
     session.flush()
@@ -338,6 +361,7 @@ def _stored(session: Session, row: ReadingRow) -> StoredReading:
         outcome=Outcome(row.outcome),
         reason=row.reason,
         results=tuple(stored_result(result) for result in rows),
+        candidate=row.candidate,
     )
 
 

@@ -12,6 +12,8 @@ UID_LENGTH = 64
 """PS3.5 9.1."""
 HASH_LENGTH = 64
 """SHA-256, hexadecimal."""
+NAME_LENGTH = 64
+"""Of a candidate's name."""
 NOTHING = text("''")
 """The empty string as a server default, in a form that alembic can compare."""
 
@@ -128,6 +130,50 @@ class ReadingRow(Table):
     """results.reading.Outcome."""
     reason: Mapped[str] = mapped_column(Text, server_default=NOTHING)
     """Why the exam was not read; empty where it was."""
+    candidate: Mapped[str] = mapped_column(String(NAME_LENGTH), server_default=NOTHING, index=True)
+    """Name of the candidate that read it as canary; empty: the first model did."""
+
+
+class ModelDecisionRow(Table):
+    """What a person decided of a candidate, who and when. Only ever added to; the latest one of a candidate holds."""
+
+    __tablename__ = "model_decisions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    candidate: Mapped[str] = mapped_column(String(NAME_LENGTH), index=True)
+    decision: Mapped[str] = mapped_column(String(16))
+    """decisions.Decision."""
+    decided_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    decided_by: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class ShadowRow(Table):
+    """What a candidate says of the images of one reading, beside what was said and sent. No delivery refers to it."""
+
+    __tablename__ = "shadows"
+    __table_args__ = (UniqueConstraint("reading_id", "candidate"), Index(None, "candidate", "status", "due_at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    reading_id: Mapped[int] = mapped_column(ForeignKey("readings.id"))
+    candidate: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    status: Mapped[str] = mapped_column(String(16))
+    """shadows.ShadowStatus."""
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    attempts: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    """Why it failed, or why it was tried in vain last; empty otherwise."""
+    read_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    model_name: Mapped[str] = mapped_column(Text, default="")
+    model_version: Mapped[str] = mapped_column(Text, default="")
+    model_variant: Mapped[str] = mapped_column(Text, default="")
+    model_weights_hash: Mapped[str] = mapped_column(Text, default="")
+    settings_hash: Mapped[str] = mapped_column(String(HASH_LENGTH), default="")
+    prediction_json: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """As ReadingRow.prediction_json."""
+    seconds_json: Mapped[dict[str, float]] = mapped_column(JSON, default=dict)
 
 
 class ResultRow(Table):

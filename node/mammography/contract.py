@@ -140,3 +140,5 @@ class Prediction:
     """(4, D), unit length, 0 where the view is absent."""
     density_logits: NDArray[np.float32] | None
     """(4,), A to D."""
+    answered_by: tuple[ModelContract, str] | None = None
+    """Contract and variant of what gave this very answer; None: of a model that cannot change while it is loaded."""

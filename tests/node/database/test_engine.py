@@ -23,7 +23,7 @@ def test_migrations_make_what_the_models_say(database: Database) -> None:
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Table.metadata) == []
-        assert len(inspect(connection).get_table_names()) == 6
+        assert len(inspect(connection).get_table_names()) == 8
 
 
 def test_upgrade_from_several_processes_at_once_is_safe(empty_database: Database) -> None:
