@@ -18,10 +18,15 @@ PRECISIONS = {"f32": "f32", "bf16": "bf16"}
 
 def onnx_file(model_folder: Path) -> Path:
     """`<version>/model.onnx` of the highest version in the folder. Raises ContractError where there is none."""
+    return onnx_versions(model_folder)[-1]
+
+
+def onnx_versions(model_folder: Path) -> list[Path]:
+    """All of them, the lowest version first. Raises ContractError where there is none."""
     found = [file for file in model_folder.glob("*/model.onnx") if file.parent.name.isdecimal()]
     if not found:
         raise ContractError(f"model: no <version>/model.onnx in {model_folder}")
-    return max(found, key=lambda file: int(file.parent.name))
+    return sorted(found, key=lambda file: int(file.parent.name))
 
 
 def read_onnx(file: Path) -> tuple[openvino.Model, str]:

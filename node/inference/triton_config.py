@@ -1,18 +1,21 @@
 """The contract in an exported ONNX -> config.pbtxt, and labels.txt or model.py beside it, for Triton.
 
 `python -m node.inference.triton_config triton_models/exam_encoder` rewrites them after an export; so for exam_query
-and text_encoder, which are told by the outputs of their contracts.
+and text_encoder, which are told by the outputs of their contracts. `--target` names a row of the table in
+triton_targets.py.
 """
 
+import argparse
 import json
 import shutil
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from node.errors import ContractError
+from node.errors import ContractError, NodeError
+from node.inference.config_text import Samples, config_text, parameter_text
 from node.inference.contract import contract_from_json, contract_to_json
-from node.inference.openvino_graph import onnx_file, read_onnx
+from node.inference.openvino_graph import onnx_file, onnx_versions, port_signature, read_onnx
 from node.inference.phrase_models import KNOWN_PHRASES
 from node.inference.query_contract import (
     QUERY_OUTPUTS,
@@ -23,89 +26,140 @@ from node.inference.query_contract import (
     text_contract_to_json,
 )
 from node.inference.query_tensors import query_signature, text_signature
-from node.inference.tensors import Signature, signature_of
+from node.inference.tensors import Signature, check_signature, signature_of
+from node.inference.triton_targets import DEFAULT_TARGET, TARGETS, Target, target_of
+from node.inference.warm_up import read_sample, write_files
 from node.mammography.contract import ModelContract, QueryContract, TextContract
 
-MAX_BATCH_SIZE = 8
-QUEUE_DELAY_MICROSECONDS = 2000
-TRITON_TYPES = {
-    "float32": "TYPE_FP32",
-    "float16": "TYPE_FP16",
-    "uint8": "TYPE_UINT8",
-    "bool": "TYPE_BOOL",
-    "int64": "TYPE_INT64",
-}
 BACKEND = Path(__file__).parents[2] / "triton_models/exam_encoder/1/model.py"
 """Triton's Python backend around any of the three graphs."""
+PRECISIONS = ("f32", "f16", "bf16", "int8")
 
 
-def triton_config(contract: ModelContract) -> str:
-    """config.pbtxt of exam_encoder for Triton's Python backend on CPU; its contract is the parameter `contract`."""
-    return _config(signature_of(contract), contract_to_json(contract))
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How one folder is served: on which target, from which versions, after which sample."""
+
+    target: Target = DEFAULT_TARGET
+    precision: str | None = None
+    """What the model computes in; None: what its variant says, else the target's."""
+    samples: Samples | None = None
+    older: Mapping[str, str] = field(default_factory=dict)
+    """Contracts of the other versions that are served, as JSON by version number."""
 
 
-def query_config(contract: QueryContract) -> str:
+def triton_config(contract: ModelContract, serving: Serving | None = None) -> str:
+    """config.pbtxt of exam_encoder; its contract is the parameter `contract`."""
+    return _config(contract, signature_of(contract), contract_to_json(contract), serving or Serving())
+
+
+def query_config(contract: QueryContract, serving: Serving | None = None) -> str:
     """config.pbtxt of exam_query."""
-    return _config(query_signature(contract), query_contract_to_json(contract))
+    return _config(contract, query_signature(contract), query_contract_to_json(contract), serving or Serving())
 
 
-def text_config(contract: TextContract, vocabulary: bytes, phrases: bytes = b"") -> str:
+def text_config(contract: TextContract, vocabulary: bytes, phrases: bytes = b"", serving: Serving | None = None) -> str:
     """config.pbtxt of text_encoder; the files of its vocabulary and of known phrases are parameters."""
     files = {"vocabulary": vocabulary} | ({"phrases": phrases} if phrases else {})
-    return _config(text_signature(contract), text_contract_to_json(contract)) + "".join(
-        _parameter(name, [f'  "{_octets(line)}"' for line in content.splitlines(keepends=True)])
-        for name, content in files.items()
+    return _config(contract, text_signature(contract), text_contract_to_json(contract), serving or Serving()) + "".join(
+        parameter_text(name, content.splitlines(keepends=True)) for name, content in files.items()
     )
 
 
-def write_config(model_folder: Path) -> None:
-    """Write what stands beside the folder's ONNX of the highest version. Raises ContractError."""
+def write_config(
+    model_folder: Path, target: Target = DEFAULT_TARGET, precision: str | None = None, keep: int = 1
+) -> None:
+    """Write what stands beside the folder's ONNX of the highest version; `keep`: versions served, the highest ones.
+
+    Raises ContractError where a file or a contract does not fit.
+    """
     file = onnx_file(model_folder)
-    _, written = read_onnx(file)
-    outputs = _outputs(written)
-    if outputs == set(QUERY_OUTPUTS):
-        text = query_config(query_contract_from_json(written))
-    elif outputs == set(TEXT_OUTPUTS):
-        contract = text_contract_from_json(written)
-        phrases = model_folder / KNOWN_PHRASES
-        known = phrases.read_bytes() if phrases.exists() else b""
-        text = text_config(contract, (model_folder / contract.vocabulary).read_bytes(), known)
-    else:
-        exam = contract_from_json(written)
-        text = triton_config(exam)
-        labels = "".join(f"{kind.value}\n" for kind in exam.findings)
-        (model_folder / "labels.txt").write_text(labels, encoding="ascii")
-    (model_folder / "config.pbtxt").write_text(text, encoding="ascii")
+    contract = read_contract(file)
+    signature = _signature(contract)
+    sample = None if target.backend == "python" else read_sample(model_folder, signature[0])
+    if sample is not None:
+        write_files(model_folder, sample)
+    samples = None if sample is None else {name: value.shape for name, value in sample.items()}
+    serving = Serving(target, precision, samples, _older(model_folder, keep, signature))
+    (model_folder / "config.pbtxt").write_text(_text(model_folder, contract, serving), encoding="ascii")
     backend = file.with_name("model.py")
-    if BACKEND.exists() and not backend.exists():
+    if target.backend == "python" and BACKEND.exists() and not backend.exists():
         shutil.copyfile(BACKEND, backend)
 
 
-def _config(signature: tuple[Signature, Signature], contract: str) -> str:
-    inputs, outputs = signature
-    lines = [
-        "# Written by python -m node.inference.triton_config; docs/triton.md says what changes on a GPU.",
-        'backend: "python"',
-        f"max_batch_size: {MAX_BATCH_SIZE}",
-    ]
-    for name, (element_type, shape) in inputs.items():
-        lines.append(f'input {{ name: "{name}" data_type: {TRITON_TYPES[element_type]} dims: {list(shape[1:])} }}')
-    for name, (element_type, shape) in outputs.items():
-        dims = f"dims: {list(shape[1:])}" if shape[1:] else "dims: [1] reshape { shape: [] }"
-        labels = ' label_filename: "labels.txt"' if name == "finding_logits" else ""
-        lines.append(f'output {{ name: "{name}" data_type: {TRITON_TYPES[element_type]} {dims}{labels} }}')
-    lines += [
-        "instance_group { kind: KIND_CPU count: 1 }",
-        f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_MICROSECONDS} }}",
-        'parameters { key: "precision" value: { string_value: "f32" } }',
-    ]
-    quoted = [f'  "{_escaped(line)}"' for line in contract.splitlines()]
-    return "\n".join(lines) + "\n" + _parameter("contract", quoted)
+Contract = ModelContract | QueryContract | TextContract
 
 
-def _parameter(name: str, lines: Sequence[str]) -> str:
-    """Adjacent strings are one string."""
-    return "\n".join([f'parameters {{ key: "{name}" value: {{ string_value:', *lines, "} }"]) + "\n"
+def read_contract(file: Path) -> Contract:
+    """The checked contract in an ONNX whose tensors fit it. Raises ContractError."""
+    graph, written = read_onnx(file)
+    outputs = _outputs(written)
+    contract: Contract
+    if outputs == set(QUERY_OUTPUTS):
+        contract = query_contract_from_json(written)
+    elif outputs == set(TEXT_OUTPUTS):
+        contract = text_contract_from_json(written)
+    else:
+        contract = contract_from_json(written)
+    inputs, given = _signature(contract)
+    check_signature(port_signature(graph.inputs), inputs)
+    check_signature(port_signature(graph.outputs), given)
+    return contract
+
+
+def _signature(contract: Contract) -> tuple[Signature, Signature]:
+    if isinstance(contract, ModelContract):
+        return signature_of(contract)
+    return query_signature(contract) if isinstance(contract, QueryContract) else text_signature(contract)
+
+
+def _text(model_folder: Path, contract: Contract, serving: Serving) -> str:
+    if isinstance(contract, QueryContract):
+        return query_config(contract, serving)
+    if isinstance(contract, TextContract):
+        phrases = model_folder / KNOWN_PHRASES
+        known = phrases.read_bytes() if phrases.exists() else b""
+        return text_config(contract, (model_folder / contract.vocabulary).read_bytes(), known, serving)
+    labels = "".join(f"{kind.value}\n" for kind in contract.findings)
+    (model_folder / "labels.txt").write_text(labels, encoding="ascii")
+    return triton_config(contract, serving)
+
+
+def _older(model_folder: Path, keep: int, signature: tuple[Signature, Signature]) -> dict[str, str]:
+    """Contracts of the versions served beside the highest. One config.pbtxt is for one set of tensors."""
+    contracts = {}
+    for file in onnx_versions(model_folder)[:-1][1 - keep :] if keep > 1 else []:
+        contract = read_contract(file)
+        if _signature(contract) != signature:
+            raise ContractError(
+                f"model: version {file.parent.name} has other tensors than the highest; give it a name of its own"
+            )
+        contracts[file.parent.name] = _json(contract)
+    return contracts
+
+
+def _json(contract: Contract) -> str:
+    if isinstance(contract, ModelContract):
+        return contract_to_json(contract)
+    return query_contract_to_json(contract) if isinstance(contract, QueryContract) else text_contract_to_json(contract)
+
+
+def _config(contract: Contract, signature: tuple[Signature, Signature], written: str, serving: Serving) -> str:
+    precision = serving.precision or _precision(contract.variant, serving.target)
+    tags = {"release": contract.version, "precision": precision, "weights": contract.weights_hash[:12]}
+    keep = 1 + len(serving.older)
+    text = config_text(contract.name, signature, serving.target, tags=tags, samples=serving.samples, keep=keep)
+    text += f'parameters {{ key: "precision" value: {{ string_value: "{precision}" }} }}\n'
+    contracts = {"contract": written} | {f"contract.{version}": other for version, other in serving.older.items()}
+    return text + "".join(
+        parameter_text(name, [line.encode("ascii") for line in lines.splitlines()]) for name, lines in contracts.items()
+    )
+
+
+def _precision(variant: str, target: Target) -> str:
+    """A derived file's variant begins with what it computes in; an original one is computed as the target does."""
+    first = variant.partition(" ")[0]
+    return first if first in PRECISIONS else target.precision
 
 
 def _outputs(written: str) -> set[str]:
@@ -116,14 +170,21 @@ def _outputs(written: str) -> set[str]:
         raise ContractError("contract: outputs: is missing or no list") from error
 
 
-def _escaped(line: str) -> str:
-    return line.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _octets(line: bytes) -> str:
-    """As the text format writes bytes: ASCII as it stands, others by their octal numbers."""
-    return "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03o}" for byte in line)
+def main() -> None:
+    """The command; an error ends it with its words alone."""
+    parser = argparse.ArgumentParser(prog="python -m node.inference.triton_config", description="Write config.pbtxt.")
+    parser.add_argument("folder", type=Path, help="a model's folder, <version>/model.onnx in it")
+    parser.add_argument("--target", default=DEFAULT_TARGET.name, help=f"{', '.join(TARGETS)}; python if not given")
+    parser.add_argument("--precision", choices=PRECISIONS, help="what it computes in, where the file does not say")
+    parser.add_argument("--keep", type=int, default=1, metavar="N", help="versions served at once, the highest N")
+    arguments = parser.parse_args()
+    try:
+        write_config(arguments.folder, target_of(arguments.target), arguments.precision, arguments.keep)
+    except NodeError as error:
+        raise SystemExit(f"error: {error}") from error
+    except OSError as error:
+        raise SystemExit(f"error: {error.filename}: {error.strerror}") from error
 
 
 if __name__ == "__main__":
-    write_config(Path(sys.argv[1]))
+    main()

@@ -21,7 +21,8 @@ class TritonPythonModel:
         core = openvino.Core()
         graph = core.read_model(Path(args["model_repository"]) / args["model_version"] / "model.onnx")
         contract = graph.get_rt_info(["framework", "contract"]).value
-        if json.loads(contract) != json.loads(parameters["contract"]):
+        promised = parameters.get(f"contract.{args['model_version']}", parameters["contract"])
+        if json.loads(contract) != json.loads(promised):
             raise triton.TritonModelException("config.pbtxt and model.onnx carry different contracts")
         precision = parameters["precision"]
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -30,6 +31,21 @@ class TritonPythonModel:
         self._request = core.compile_model(graph, "CPU", options).create_infer_request()
         self._inputs = [item["name"] for item in config["input"]]
         self._outputs = [item["name"] for item in config["output"]]
+        self._warm_up(Path(args["model_repository"]) / "warmup" / "sample.npz", config["input"])
+
+    def _warm_up(self, file: Path, inputs: list) -> None:
+        """Answer the sample, where there is one, before the model is ready: memory is taken, numbers are finite."""
+        if not file.exists():
+            return
+        batch = {}
+        with np.load(file, allow_pickle=False) as sample:
+            for item in inputs:
+                value, wanted = sample[item["name"]], triton.triton_string_to_numpy(item["data_type"])
+                scaled = value / np.float32(255) if value.dtype == np.uint8 and wanted != np.uint8 else value
+                batch[item["name"]] = scaled.astype(wanted)[None]
+        answer = self._request.infer(batch)
+        if not all(np.isfinite(answer[name]).all() for name in self._outputs):
+            raise triton.TritonModelException("an answer to warmup/sample.npz is not finite")
 
     def execute(self, requests: list) -> list:
         """All requests as one batch; each gets its own rows of the outputs."""
