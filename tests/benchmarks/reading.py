@@ -98,7 +98,7 @@ def measure(exam: Path, model_folder: Path, readings: int) -> dict[str, Any]:
         resident = [_resident_mb()]
         stages = []
         for index in range(readings):
-            study = _receive(exam, Path(scratch) / str(index), bench)
+            study = receive_again(exam, Path(scratch) / str(index), bench)
             leased = pipeline.lease(bench, study, datetime.now(UTC))
             assert leased is not None
             began = time.process_time()
@@ -113,7 +113,7 @@ def measure(exam: Path, model_folder: Path, readings: int) -> dict[str, Any]:
     return {"variant": model.variant, "stages": stages, "resident_mb": resident, "peak_mb": peak}
 
 
-def _receive(exam: Path, folder: Path, bench: pipeline.Bench) -> str:
+def receive_again(exam: Path, folder: Path, bench: pipeline.Bench) -> str:
     """The exam's files as another study, recorded as the listener does."""
     folder.mkdir()
     study, series = generate_uid(), generate_uid()
