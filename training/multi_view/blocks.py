@@ -105,8 +105,8 @@ class TransformerBlock(nn.Module):
         if not self.causal:
             return mask
         length = keep.shape[1]
-        before: Tensor = torch.ones(length, length, dtype=torch.bool, device=keep.device).tril()
-        return mask & before
+        seen: Tensor = mask & torch.ones(length, length, dtype=torch.bool, device=keep.device).tril()
+        return seen
 
     def _attended(self, tokens: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         attended: Tensor = self.attn(self.ln_1(tokens), mask, causal)

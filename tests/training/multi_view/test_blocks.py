@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.training.multi_view import transcription
 from training.multi_view.adapters import Sites
 from training.multi_view.blocks import Activation, TransformerBlock, zero_output
 
@@ -26,33 +27,6 @@ def block(**options) -> TransformerBlock:
     return made.eval()
 
 
-def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * weight + bias
-
-
-def transcribed(x: np.ndarray, state: dict[str, np.ndarray], activation: Activation, causal: bool) -> np.ndarray:
-    """One exam's tokens (T, d), head by head and query by query, in float64."""
-    normed = layer_norm(x, state["ln_1.weight"], state["ln_1.bias"])
-    parts = normed @ state["attn.in_proj_weight"].T + state["attn.in_proj_bias"]
-    query, key, value = np.split(parts, 3, axis=1)
-    size = WIDTH // HEADS
-    mixed = np.zeros_like(x)
-    for head in range(HEADS):
-        columns = slice(head * size, (head + 1) * size)
-        for row in range(len(x)):
-            last = row + 1 if causal else len(x)
-            weights = np.exp(key[:last, columns] @ query[row, columns] / math.sqrt(size))
-            mixed[row, columns] = weights @ value[:last, columns] / weights.sum()
-    x = x + mixed @ state["attn.out_proj.weight"].T + state["attn.out_proj.bias"]
-    hidden = layer_norm(x, state["ln_2.weight"], state["ln_2.bias"]) @ state["mlp.c_fc.weight"].T
-    hidden = hidden + state["mlp.c_fc.bias"]
-    if activation == "quick_gelu":
-        hidden = hidden / (1 + np.exp(-1.702 * hidden))
-    else:
-        hidden = hidden * 0.5 * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
-    return x + hidden @ state["mlp.c_proj.weight"].T + state["mlp.c_proj.bias"]
-
-
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 def test_a_block_equals_its_transcription_in_float64(activation: Activation, causal: bool):
@@ -62,7 +36,7 @@ def test_a_block_equals_its_transcription_in_float64(activation: Activation, cau
     with torch.no_grad():
         out = made(given)
     for exam in range(2):
-        expected = transcribed(given[exam].numpy(), state, activation, causal)
+        expected = transcription.block(given[exam].numpy(), state, "", HEADS, activation, causal)
         np.testing.assert_allclose(out[exam].numpy(), expected, atol=1e-12)
 
 
