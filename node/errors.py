@@ -16,7 +16,9 @@ NodeError
 │   ├── InferenceError                the model answered with an error for this input
 │   ├── NotOfferedError               there is no model for what was asked: no exam_query, no text_encoder
 │   └── InferenceUnavailableError     retryable: server away, deadline passed
-│       └── NotServedError            the server answers and has no model of that name
+│       ├── NotServedError            the server answers and has no model of that name
+│       ├── ModelDiedError            the server runs, the process in it that computes the model does not
+│       └── ModelWaitError            the exam had no turn: server busy, or not asked since it failed; no try counts
 ├── EncodeError                       a result could not be rendered as a valid object
 └── DeliveryError
     ├── DestinationRefusedError       the destination answered with a failure that a retry cannot mend
@@ -104,6 +106,18 @@ class InferenceUnavailableError(ModelError):
 
 class NotServedError(InferenceUnavailableError):
     """The model server answers and has no model of that name; it may be given one."""
+
+
+class ModelDiedError(InferenceUnavailableError):
+    """The model's own process in the server has died; to unload and load the model mends it."""
+
+
+class ModelWaitError(InferenceUnavailableError):
+    """The exam had no turn at the model, for no fault of its own: it waits `seconds`, and no try is counted."""
+
+    def __init__(self, words: str, seconds: float) -> None:
+        super().__init__(words)
+        self.seconds = seconds
 
 
 class NotOfferedError(ModelError):

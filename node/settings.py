@@ -6,6 +6,7 @@ are required, except where the dataclass gives a default. Relative paths are rel
 MAMMOCLIP_DATA_FOLDER, MAMMOCLIP_DATABASE_URL, MAMMOCLIP_BROKER_URL   the keys of these names
 MAMMOCLIP_LISTENER_HOST, MAMMOCLIP_LISTENER_PORT                      listener.host, listener.port
 MAMMOCLIP_INFERENCE_BACKEND, MAMMOCLIP_INFERENCE_TRITON_URL           inference.backend, inference.triton_url
+MAMMOCLIP_INFERENCE_TRITON_SECRET                                     value of inference.triton_secret_header
 MAMMOCLIP_DESTINATION_<NAME>_PASSWORD                                 password of a DICOMweb destination
 MAMMOCLIP_SETTINGS                                                    the file itself, read by the entry points
 """
@@ -25,6 +26,8 @@ from node.candidate import check_candidate
 from node.destinations import Destination as Destination
 from node.destinations import check_destination, is_ae_title, is_port
 from node.errors import SettingsError
+from node.inference_settings import BACKENDS, PRECISIONS, inference_conditions, with_secret
+from node.inference_settings import InferenceSettings as InferenceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +55,6 @@ class ExamSettings:
     """Take a view's name from Patient Orientation where nothing else tells it (CBIS-DDSM)."""
     prefer_for_processing: bool = False
     """Read the For Processing image of a view where there is one; marks stand on its For Presentation twin."""
-
-
-@dataclass(frozen=True, slots=True)
-class InferenceSettings:
-    """Which model, where."""
-
-    backend: str
-    """"openvino" or "triton"."""
-    model_folder: Path
-    """Folder of one model in the repository layout: config.pbtxt, labels.txt, <version>/model.onnx."""
-    precision: str
-    """OpenVINO: "auto" (bf16 where the CPU has it), "f32" or "bf16"."""
-    threads: int
-    """0: as many as there are cores."""
-    triton_url: str
-    """host:port of Triton's gRPC."""
-    triton_model: str
-    deadline_seconds: float
-    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +297,8 @@ def _with_defaults(settings: Settings, environment: Mapping[str, str]) -> Settin
     for variable in sorted(environment):
         if variable.startswith("MAMMOCLIP_DESTINATION_") and variable not in wanted:
             raise SettingsError(f"{variable} in the environment: no destination of that name")
-    return replace(settings, database_url=database_url, destinations=tuple(destinations))
+    inference = with_secret(settings.inference, environment)
+    return replace(settings, database_url=database_url, destinations=tuple(destinations), inference=inference)
 
 
 def _check(settings: Settings) -> None:
@@ -358,22 +343,16 @@ def _conditions(settings: Settings) -> list[tuple[bool, str, str]]:
         (is_port(listener.port), "listener.port", "must be 1 to 65535"),
         (listener.maximum_pdu_bytes == 0 or listener.maximum_pdu_bytes >= 4096, "listener.maximum_pdu_bytes", "< 4096"),
         (exam.settle_seconds >= 0, "exam.settle_seconds", "must not be negative"),
-        (inference.backend in BACKENDS, "inference.backend", f"must be one of {', '.join(BACKENDS)}"),
-        (inference.precision in PRECISIONS, "inference.precision", f"must be one of {', '.join(PRECISIONS)}"),
-        (inference.threads >= 0, "inference.threads", "must not be negative"),
-        (inference.deadline_seconds > 0, "inference.deadline_seconds", "must be above 0"),
-        (inference.attempts >= 1, "inference.attempts", "must be at least 1"),
         (prevalence is None or 0 < prevalence < 1, "reading.site_prevalence", "must lie between 0 and 1"),
         (worker.concurrency >= 1, "worker.concurrency", "must be at least 1"),
         (worker.lease_seconds > 0, "worker.lease_seconds", "must be above 0"),
         (worker.sweep_seconds > 0, "worker.sweep_seconds", "must be above 0"),
         (settings.broker_url.startswith(BROKER_SCHEMES) or not settings.broker_url, "broker_url", "no Redis URL"),
         (bool(settings.rules), "rules", "at least one is needed"),
+        *inference_conditions(inference, worker.lease_seconds),
     ]
 
 
-BACKENDS = ("openvino", "triton")
-PRECISIONS = ("auto", "f32", "bf16")
 BROKER_SCHEMES = ("redis://", "rediss://", "redis+socket://")
 
 

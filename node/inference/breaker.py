@@ -57,7 +57,7 @@ class Breaker:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Count how an inference ends; what says nothing of the server (a refused input, a full queue) is not counted."""
+        """Count how an inference ends; what says nothing of the server (input refused, queue full) is not counted."""
         try:
             yield
         except ModelWaitError:

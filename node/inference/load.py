@@ -1,13 +1,12 @@
 """Settings -> the models that they name."""
 
 from node.errors import SettingsError
-from node.inference.contract import contract_from_json
 from node.inference.model import Model
 from node.inference.openvino_graph import onnx_file
 from node.inference.openvino_model import OpenVinoModel, read_graph
 from node.inference.phrase_models import PhraseModels, load_phrase_models
-from node.inference.triton_model import TritonModel
-from node.inference.triton_served import ServedModel, parameter
+from node.inference.triton_model import TritonModel, served_contract
+from node.inference.triton_served import ServedModel
 from node.mammography.contract import ModelContract
 from node.settings import InferenceSettings
 
@@ -29,7 +28,7 @@ def contract_of(settings: InferenceSettings) -> ModelContract:
     """What exam_encoder promises, without loading it. Raises ContractError, InferenceUnavailableError."""
     if settings.backend == "openvino":
         return read_graph(onnx_file(settings.model_folder))[1]
-    return contract_from_json(parameter(ServedModel(settings, settings.triton_model).config(), "contract"))
+    return served_contract(ServedModel(settings, settings.triton_model, settings.triton_version))
 
 
 def load_phrases(settings: InferenceSettings) -> PhraseModels:

@@ -48,10 +48,13 @@ class OpenVinoModel:
         """Backend and the precision that really runs."""
         return self._graph.variant
 
-    def infer(self, views: NDArray[np.float32], present: NDArray[np.bool_]) -> Prediction:
-        """Views (4, 1, H, W) in [0, 1], present (4,), not all false. Raises InferenceError."""
+    def infer(self, views: NDArray[np.float32], present: NDArray[np.bool_], priority: int = 5) -> Prediction:
+        """Views (4, 1, H, W) in [0, 1], present (4,), not all false; exams take turns. Raises InferenceError."""
         inputs = wire_inputs(views, present, self._contract)
         return prediction_of(self._graph.run(inputs), self._contract, present)
+
+    def check_turn(self) -> None:
+        """In this process it is always an exam's turn."""
 
     def check_health(self) -> None:
         """A real inference. Raises InferenceError."""

@@ -140,7 +140,8 @@ def _of_triton(settings: InferenceSettings) -> PhraseModels:
     known = known_phrases_of(told, f"Triton's {TEXT_ENCODER}: parameter phrases") if told else None
 
     def run_query(inputs: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-        outputs = dict(served_query.run(inputs, query.outputs))
+        wanted = query_signature(query, inputs["query_embeddings"].shape[1])[1]
+        outputs = dict(served_query.run(inputs, wanted).outputs)
         if served_query.config() != query_config:
             raise InferenceUnavailableError("Triton was given another exam_query during this inference; ask again")
         return outputs
@@ -153,7 +154,7 @@ def _of_triton(settings: InferenceSettings) -> PhraseModels:
         served_variant(query_config),
         served_variant(text_config),
         run_query,
-        lambda inputs: served_text.run(inputs, text.outputs),
+        lambda inputs: served_text.run(inputs, text_signature(text)[1]).outputs,
     )
 
 

@@ -73,6 +73,7 @@ class SharedTensors:
 
     def __init__(self) -> None:
         self._free: list[Region] = []
+        self._abandoned: list[str] = []
         self._lock = Lock()
 
     def exchange(
@@ -96,14 +97,15 @@ class SharedTensors:
                 raise
         with self._lock:
             self._free.clear()  # the server that knew them has gone
+            self._abandoned.clear()
         return self._exchanged(self._taken(client, seconds, places), client, inputs, places, send)
 
     def close(self, client: triton.InferenceServerClient) -> None:
         """Let go of all regions and let the server do so too."""
         with self._lock:
-            regions, self._free = self._free, []
-        for region in regions:
-            _unregister(client, region.name)
+            self._abandoned += [region.name for region in self._free]
+            self._free.clear()
+        self._unregister_abandoned(client)
 
     def _exchanged(
         self,
@@ -117,14 +119,23 @@ class SharedTensors:
             np.copyto(places[name].of(region.memory), array)
         try:
             result = send(*_requests(region, inputs, places))
-        except InferenceServerException as error:
-            if error.status() != "StatusCode.UNAVAILABLE":  # then there is nobody to tell
-                _unregister(client, region.name)
+        except InferenceServerException:
+            with self._lock:
+                self._abandoned.append(region.name)
             raise
         answer = {name: _answered(result, name, places[name], region.memory) for name in places if name not in inputs}
         with self._lock:
             self._free.append(region)
+        self._unregister_abandoned(client)
         return result, answer
+
+    def _unregister_abandoned(self, client: triton.InferenceServerClient) -> None:
+        """The server refuses that while an inference uses the memory; then it is tried again after the next one."""
+        with self._lock:
+            names, self._abandoned = self._abandoned, []
+        left = [name for name in names if not _unregister(client, name)]
+        with self._lock:
+            self._abandoned += left
 
     def _taken(self, client: triton.InferenceServerClient, seconds: float, places: Mapping[str, Place]) -> Region:
         size = max(place.offset + place.size for place in places.values())
@@ -133,7 +144,8 @@ class SharedTensors:
         if region is not None and region.size >= size:
             return region
         if region is not None:
-            _unregister(client, region.name)
+            with self._lock:
+                self._abandoned.append(region.name)
         return _made(client, size, seconds)
 
 
@@ -183,13 +195,12 @@ def _requests(
 def _answered(result: Any, name: str, place: Place, memory: mmap.mmap) -> NDArray[Any]:
     """A copy: the next inference writes here. Raises InferenceError where the server wrote something else."""
     told = result.get_output(name)
-    if told is None or "shared_memory_region" not in told.parameters:
+    if told is None:
         raise InferenceError(f"Triton: output {name} is missing")
     shape = tuple(told.shape)
     if told.datatype != np_to_triton_dtype(np.dtype(place.element_type)) or np.prod(shape) != np.prod(place.shape):
-        raise InferenceError(
-            f"Triton: output {name} is {told.datatype} {shape}, not {place.element_type} {place.shape}"
-        )
+        wanted = f"{place.element_type} {place.shape}"
+        raise InferenceError(f"Triton: output {name} is {told.datatype} {shape}; the contract says {wanted}")
     return place.of(memory).reshape(shape).copy()
 
 
@@ -222,7 +233,11 @@ def _is_unknown(error: InferenceServerException) -> bool:
     return "unable to find" in (error.message() or "").lower() and "shared memory region" in error.message().lower()
 
 
-def _unregister(client: triton.InferenceServerClient, name: str) -> None:
-    """The server does so at the end of an inference that still uses it. One that does not answer keeps it."""
-    with suppress(InferenceServerException):
+def _unregister(client: triton.InferenceServerClient, name: str) -> bool:
+    """Whether the server has let go of it, or never will."""
+    try:
         client.unregister_system_shared_memory(name, client_timeout=UNREGISTER_SECONDS)
+    except InferenceServerException as error:
+        is_used = "in use" in (error.message() or "")
+        return not is_used and error.status() not in ("StatusCode.DEADLINE_EXCEEDED", "StatusCode.UNAVAILABLE")
+    return True

@@ -52,25 +52,33 @@ class Failure:
     words: str
 
 
+_DEAD = ": the process of model {model} has died; unload and load the model"
+_FULL = " is busy: its queue for {model} is full"
+_EXPIRED = " is busy: the request waited too long in its queue for {model}"
+_RESTRICTED = " wants a secret: set inference.triton_secret_header and its value ({message})"
+_NOT_SERVED = " serves no model {model}: {message}"
+_SHUT = " does not let this node in: {message}"
+_ANSWERED = " answered {status}: {message}"
+
 # fmt: off
 FAILURES = (
-    Failure("", "stub process", Retry.LATER, ModelDiedError, ": the process of model {model} has died; unload and load the model"),
-    Failure("", "exceeds maximum queue size", Retry.LATER, _wait, " is busy: its queue for {model} is full"),
-    Failure("", "request timeout expired", Retry.LATER, _wait, " is busy: the request waited {seconds:g} s in its queue for {model}"),
-    Failure("", "is restricted", Retry.LATER, InferenceUnavailableError, " keeps this for those who know its secret: set inference.triton_secret_header and its value ({message})"),
-    Failure("UNAVAILABLE", "not found", Retry.NOW, NotServedError, " serves no model {model}: {message}"),
-    Failure("UNAVAILABLE", "no available versions", Retry.NOW, NotServedError, " serves no model {model}: {message}"),
-    Failure("UNAVAILABLE", "not at ready state", Retry.NOW, NotServedError, " serves no model {model}: {message}"),
+    Failure("", "stub process", Retry.LATER, ModelDiedError, _DEAD),
+    Failure("", "exceeds maximum queue size", Retry.LATER, _wait, _FULL),
+    Failure("", "request timeout expired", Retry.LATER, _wait, _EXPIRED),
+    Failure("", "is restricted", Retry.LATER, InferenceUnavailableError, _RESTRICTED),
+    Failure("UNAVAILABLE", "not found", Retry.NOW, NotServedError, _NOT_SERVED),
+    Failure("UNAVAILABLE", "no available versions", Retry.NOW, NotServedError, _NOT_SERVED),
+    Failure("UNAVAILABLE", "not at ready state", Retry.NOW, NotServedError, _NOT_SERVED),
     Failure("UNAVAILABLE", "", Retry.NOW, InferenceUnavailableError, " is away: {message}"),
     Failure("DEADLINE_EXCEEDED", "", Retry.LATER, InferenceUnavailableError, " did not answer within {seconds:g} s"),
-    Failure("NOT_FOUND", "", Retry.LATER, NotServedError, " serves no model {model}: {message}"),
-    Failure("UNAUTHENTICATED", "", Retry.LATER, InferenceUnavailableError, " does not let this node in: {message}"),
-    Failure("PERMISSION_DENIED", "", Retry.LATER, InferenceUnavailableError, " does not let this node in: {message}"),
+    Failure("NOT_FOUND", "", Retry.LATER, NotServedError, _NOT_SERVED),
+    Failure("UNAUTHENTICATED", "", Retry.LATER, InferenceUnavailableError, _SHUT),
+    Failure("PERMISSION_DENIED", "", Retry.LATER, InferenceUnavailableError, _SHUT),
     Failure("UNIMPLEMENTED", "", Retry.NEVER, ContractError, " cannot do what the node asks: {message}"),
-    Failure("INVALID_ARGUMENT", "", Retry.NEVER, InferenceError, " answered {status}: {message}"),
-    Failure("RESOURCE_EXHAUSTED", "larger than max", Retry.NEVER, InferenceError, " answered {status}: {message}"),
-    Failure("OUT_OF_RANGE", "", Retry.NEVER, InferenceError, " answered {status}: {message}"),
-    Failure("", "", Retry.LATER, InferenceUnavailableError, " answered {status}: {message}"),
+    Failure("INVALID_ARGUMENT", "", Retry.NEVER, InferenceError, _ANSWERED),
+    Failure("RESOURCE_EXHAUSTED", "larger than max", Retry.NEVER, InferenceError, _ANSWERED),
+    Failure("OUT_OF_RANGE", "", Retry.NEVER, InferenceError, _ANSWERED),
+    Failure("", "", Retry.LATER, InferenceUnavailableError, _ANSWERED),
 )
 # fmt: on
 
