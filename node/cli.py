@@ -57,6 +57,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         return doctor.report(doctor.examine(settings), sys.stdout)
     if options.verb == "query":
         return _query(options, settings)
+    if options.verb == "status" and options.server:
+        return _server(options, settings)
     with _database(settings) as database:
         return _retry(database) if options.verb == "retry" else _status(options, database)
 
@@ -125,6 +127,23 @@ def _status(options: argparse.Namespace, database: Database) -> int:
     return 1 if any(state.needs_a_person for state in states) else 0
 
 
+def _server(options: argparse.Namespace, settings: Settings) -> int:
+    """What the model server says of itself; a node that computes itself has none."""
+    if settings.inference.backend != "triton":
+        print(
+            "null" if options.json else "inference.backend is openvino: the workers compute, there is no server to ask"
+        )
+        return 0
+    from node.inference import triton_statistics
+
+    state = triton_statistics.server_state(settings.inference)
+    if options.json:
+        print(json.dumps(triton_statistics.as_json(state), indent=1))
+    else:
+        print(triton_statistics.as_words(state))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     default = Path(os.environ.get(SETTINGS_VARIABLE, "settings.toml"))
@@ -138,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     shown = verbs.add_parser("status", parents=[common], help="what arrived, what was said, what was sent")
     shown.add_argument("--json", action="store_true", help="for scripts")
     shown.add_argument("--study", metavar="UID", help="one study in full")
+    shown.add_argument("--server", action="store_true", help="the Triton server instead: waiting, computing, batches")
     shown.add_argument("--limit", type=int, default=100, help="exams that changed last (default: %(default)s)")
     _add_query(verbs.add_parser("query", parents=[common], help="ask where exams show a phrase, one JSON line each"))
     verbs.add_parser("retry", parents=[common], help="read and send again what was given up")

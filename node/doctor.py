@@ -26,6 +26,7 @@ from node.errors import DeliveryError, DestinationRefusedError, NodeError, NotOf
 from node.inference.load import contract_of, load_model
 from node.inference.phrase_models import load_phrase_models
 from node.inference.tensors import probe
+from node.inference.triton_statistics import READY, in_a_line, server_state
 from node.results.gate import program as dciodvfy
 from node.settings import Destination, Settings, password_variable
 from node.supported import CLASS_OF_KIND
@@ -61,6 +62,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("disk", lambda: _disk(settings.data_folder)),
         ("database", lambda: _database(settings)),
         ("broker", lambda: _broker(settings)),
+        *([("model server", lambda: _model_server(settings))] if settings.inference.backend == "triton" else []),
         ("model", lambda: _model(settings)),
         ("phrases", lambda: _phrases(settings)),
         ("gate", _gate),
@@ -196,6 +198,26 @@ def _set_and_get(url: str, fix: str) -> None:
         raise NotWorkingError(f"{type(error).__name__}: {error}", fix) from error
     if kept != b"here":
         raise NotWorkingError("the broker does not give back what it was given", fix)
+
+
+def _model_server(settings: Settings) -> str:
+    """That it answers, which versions of the model it can be asked, and its metrics; without those it works too."""
+    wanted, url = settings.inference.triton_model, settings.inference.triton_url
+    try:
+        state = server_state(settings.inference)
+    except NodeError as error:
+        fix = "start the server (scripts/triton on this machine), or check inference.triton_url"
+        raise NotWorkingError(str(error), fix) from error
+    versions = state.of(wanted)
+    unfit = "; ".join(f"version {each.version} {each.state}: {each.reason}" for each in versions if each.reason)
+    ready = ", ".join(each.version for each in versions if each.state == READY)
+    if state.tells_states and not ready:
+        fix = (
+            f"mend its model repository (the server's log says more) and load {wanted}, or check inference.triton_model"
+        )
+        raise NotWorkingError(f"{state.name} {state.version} at {url} does not serve {wanted}. {unfit}".strip(), fix)
+    said = [f"{state.name} {state.version} at {url}", f"{wanted} version {ready or 'not told'} ready"]
+    return "; ".join([*said, in_a_line(versions), *([unfit] if unfit else []), *state.missing])
 
 
 def _model(settings: Settings) -> str:
