@@ -115,8 +115,9 @@ class TritonModel:
         raise ModelWaitError("Triton was given another model during this inference; the exam is read again", 0.0)
 
     def _adopt(self, config: Any) -> Adopted:
-        """Check the served configuration. Raises ContractError."""
-        contract = contract_from_json(_contract_text(config, self._served.latest_version()))
+        """Check the served configuration. Raises ContractError, ModelWaitError while versions are being exchanged."""
+        wanted = self._served.latest_version()
+        contract = contract_from_json(_contract_text(config, wanted))
         if config.max_batch_size < 1:
             raise ContractError("model: max_batch_size is 0; the contract has a batch axis")
         inputs, outputs = signature_of(contract)
@@ -130,6 +131,8 @@ class TritonModel:
 
         self_check(run, contract)
         version = answers[-1].version
+        if {answer.version for answer in answers} != {wanted or version}:
+            raise ModelWaitError(f"Triton is just being given version {wanted} of {contract.name}", 0.0)
         variant = f"{served_variant(config)} v{version}" if version else served_variant(config)
         logger.info("model %s %s served by %s: %s", contract.name, contract.version, self._server, variant)
         return Adopted(config, version, contract, variant)

@@ -198,9 +198,9 @@ def check_server(told: str) -> str:
 
 
 def deadline_of(settings: InferenceSettings, priority: int) -> float:
-    """Seconds for one inference of an exam of that priority, 0 to 9."""
+    """Seconds for one inference of an exam of that priority, 0 to 9; urgent is never more than routine."""
     return {
-        "urgent": settings.urgent_deadline_seconds,
+        "urgent": min(settings.urgent_deadline_seconds, settings.deadline_seconds),
         "routine": settings.deadline_seconds,
         "retrospective": settings.retrospective_deadline_seconds,
     }[priority_of(priority).name]
