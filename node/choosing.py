@@ -40,6 +40,11 @@ def choose(database: Database, candidate: CandidateSettings | None, study_instan
     return Choice("", candidate.name if shadowed else "", why)
 
 
+def reads_exams(database: Database, candidate: CandidateSettings | None) -> bool:
+    """Whether any exam falls to the candidate now."""
+    return candidate is not None and canary_share(candidate, latest_decision(database, candidate.name)) > 0
+
+
 def canary_share(candidate: CandidateSettings, decided: Decided | None) -> float:
     """The share of the exams that the candidate reads in place of the first model, by the decision that holds."""
     if decided is None or decided.decision is Decision.RESUME:

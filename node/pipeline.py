@@ -18,6 +18,7 @@ from node.errors import (
     InferenceError,
     InferenceUnavailableError,
     ModelError,
+    ModelWaitError,
     NodeError,
     SettingsError,
     UnreadableError,
@@ -93,7 +94,8 @@ def read_exam(
     taken = _routed(exam, bench.settings)
     choice = choose(bench.database, bench.settings.candidate, exam.study_instance_uid)
     with named(choice):
-        reading, images = read_with(bench, exam, taken, chosen(choice, model_of, candidate_of), seconds)
+        model = chosen(choice, model_of, candidate_of)
+        reading, images = read_with(bench, exam, taken, model, seconds, leased.priority)
     reading_id = _stored(bench, reading, images, taken, seconds, choice)
     by = f"{reading.model.name} {reading.model.version}" + (f", canary {choice.candidate}" if choice.candidate else "")
     logger.info("%s read: number %d by %s, %s", exam.study_instance_uid, reading.number, by, _in_words(seconds))
@@ -122,13 +124,14 @@ def named(choice: Choice) -> Iterator[None]:
 
 
 def read_with(
-    bench: Bench, exam: Exam, taken: Route, model: Model, seconds: dict[str, float]
+    bench: Bench, exam: Exam, taken: Route, model: Model, seconds: dict[str, float], priority: int
 ) -> tuple[Reading, Images]:
     """What one model says of an exam; nothing is stored. The reading's identity is that of what really answered.
 
     A server may be given another model at any time: one with the same preset counts as it answered, for one with
     another preset the images are prepared anew. Raises NotReadyError where that one does not fit this node.
     """
+    model.check_turn()
     for _ in range(MODEL_ROUNDS):
         contract = model.contract
         check_thresholds(taken, contract)
@@ -139,7 +142,7 @@ def read_with(
         if not images.loaded:
             return _refused(begun(bench, exam, taken, model), images), images
         with timed(seconds, "infer"):
-            prediction = _answer(model, contract, images)
+            prediction = _answer(model, contract, images, priority)
         answered, variant = (prediction and prediction.answered_by) or (contract, model.variant)
         if prediction is not None and answered.preset == contract.preset:
             check_thresholds(taken, answered)
@@ -148,10 +151,10 @@ def read_with(
     raise InferenceUnavailableError(f"the server was given other models {MODEL_ROUNDS} times during this reading")
 
 
-def _answer(model: Model, contract: ModelContract, images: Images) -> Prediction | None:
+def _answer(model: Model, contract: ModelContract, images: Images, priority: int) -> Prediction | None:
     """What the model says; None where it wants other pixels by now. Raises NotReadyError where it does not fit."""
     try:
-        return model.infer(*images.tensors())
+        return model.infer(*images.tensors(), priority)
     except ContractError as error:
         raise NotReadyError(f"the model does not fit: {error}") from error
     except InferenceError:
@@ -172,6 +175,13 @@ def give_up(bench: Bench, leased: ExamRecord, error: Exception, now: datetime) -
         due_at = now + timedelta(seconds=NOT_READY_SECONDS)
         end_reading(
             bench.database, uid, bench.owner, ExamStatus.READY, now, reason=str(error), due_at=due_at, attempts=0
+        )
+    elif isinstance(error, ModelWaitError):
+        logger.info("%s waits for its turn: %s", uid, error)
+        due_at = now + timedelta(seconds=error.seconds)
+        tries = max(leased.attempts - 1, 0)
+        end_reading(
+            bench.database, uid, bench.owner, ExamStatus.READY, now, reason=str(error), due_at=due_at, attempts=tries
         )
     elif delay is not None:
         logger.warning("%s is tried again in %.0f s: %s", uid, delay, error)

@@ -19,13 +19,15 @@ from node.errors import ContractError, ModelError, NodeError, SettingsError
 from node.listener import serve_listener
 from node.result_files import clear_unfinished
 from node.settings import LOG_FORMAT, PARENT_VARIABLE, SETTINGS_VARIABLE, InferenceSettings, Settings
-from node.wake import DELIVER_QUEUE, READ_QUEUE, Publisher, Waker
+from node.wake import DELIVER_QUEUE, READ_QUEUE, SHADOW_QUEUE, Publisher, Waker
 
 logger = logging.getLogger(__name__)
 
 DELIVERIES_AT_ONCE = 4
 WATCH_SECONDS = 1.0
 RESTART_SECONDS = 5.0
+LEAST_URGENT = 19
+"""The nice value of the shadow's worker: it computes when nobody else wants the processor."""
 STOP_SECONDS = 30.0
 """How long a worker may take to end the exam or the delivery that it is at."""
 
@@ -56,10 +58,8 @@ def run(settings: Settings, settings_path: Path, roles: Roles) -> None:
         if clear_unfinished(settings.data_folder, time.time()):
             logger.warning("a crash left objects half written; they were cleared")
         publisher = Publisher(broker_url(settings), settings.worker.lease_seconds)
-        waker = Waker(database, publisher, settings.worker.sweep_seconds)
-        workers = (
-            [Worker(queue, settings, settings_path) for queue in (READ_QUEUE, DELIVER_QUEUE)] if roles.works else []
-        )
+        waker = Waker(database, publisher, settings.worker.sweep_seconds, shadow_of(settings))
+        workers = [Worker(queue, settings, settings_path) for queue in queues_of(settings)] if roles.works else []
         for worker in workers:
             stack.callback(worker.end)
         for worker in workers:
@@ -71,6 +71,16 @@ def run(settings: Settings, settings_path: Path, roles: Roles) -> None:
             stack.enter_context(serve_listener(settings, database, waker.wake))
         _watch(stopping, broker, workers, check)
         logger.info("stopping")
+
+
+def shadow_of(settings: Settings) -> str | None:
+    """Name of the candidate that reads in shadow, None where none does."""
+    return settings.candidate.name if settings.candidate is not None and settings.candidate.shadow > 0 else None
+
+
+def queues_of(settings: Settings) -> tuple[str, ...]:
+    """One worker for each. The shadow's is a process of its own: what it does or suffers touches no reading."""
+    return (READ_QUEUE, DELIVER_QUEUE, SHADOW_QUEUE) if shadow_of(settings) else (READ_QUEUE, DELIVER_QUEUE)
 
 
 class Worker:
@@ -113,14 +123,22 @@ class Worker:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         self._not_before = time.monotonic() + RESTART_SECONDS
-        return subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        if self._queue == SHADOW_QUEUE:
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, process.pid, LEAST_URGENT)
+        return process
 
 
 def worker_command(queue: str, concurrency: int) -> list[str]:
-    """The Celery command of one worker. Readers are processes, deliverers threads."""
+    """The Celery command of one worker. Readers are processes, deliverers threads, the shadow one thread."""
     pool = ["--pool", "prefork", "--concurrency", str(concurrency)]
     if queue == DELIVER_QUEUE:
         pool = ["--pool", "threads", "--concurrency", str(DELIVERIES_AT_ONCE)]
+    if queue == SHADOW_QUEUE:
+        pool = ["--pool", "threads", "--concurrency", "1"]  # of a prefork worker each child would load the first model
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"]
     celery = [sys.executable, "-m", "celery", "--app", "node.worker", "--quiet", "worker"]
     return [*celery, "--queues", queue, "--hostname", f"{queue}@%h", *pool, *quiet]

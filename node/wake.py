@@ -23,6 +23,7 @@ from node.database.deliveries import pending_deliveries, reschedule
 from node.database.exams import due_exams, end_reading
 from node.database.explanations import due_explanations, end_explanation, leased_explanations
 from node.database.leases import leased_deliveries, leased_exams
+from node.database.shadows import due_shadows
 from node.errors import NodeError
 from node.exam import ExamStatus
 from node.owner import is_dead
@@ -34,9 +35,11 @@ logger = logging.getLogger(__name__)
 
 READ_QUEUE = "read"
 DELIVER_QUEUE = "deliver"
+SHADOW_QUEUE = "shadow"
 READ_TASK = "read_exam"
 EXPLAIN_TASK = "explain"
 DELIVER_TASK = "deliver"
+SHADOW_TASK = "shadow"
 PRIORITIES = tuple(range(10))
 SEPARATOR = ":"
 REPUBLISH_SECONDS = 60.0
@@ -68,7 +71,12 @@ def celery_settings(broker_url: str, lease_seconds: float) -> dict[str, Any]:
         "task_ignore_result": True,
         "task_serializer": "json",
         "accept_content": ["json"],
-        "task_routes": {READ_TASK: READ_QUEUE, EXPLAIN_TASK: READ_QUEUE, DELIVER_TASK: DELIVER_QUEUE},
+        "task_routes": {
+            READ_TASK: READ_QUEUE,
+            EXPLAIN_TASK: READ_QUEUE,
+            DELIVER_TASK: DELIVER_QUEUE,
+            SHADOW_TASK: SHADOW_QUEUE,
+        },
         "task_time_limit": lease_seconds,
         "worker_prefetch_multiplier": 1,
         "worker_proc_alive_timeout": 120.0,
@@ -102,6 +110,10 @@ class Publisher:
         """Wake a worker to deliver a reading's results to a destination. False: the broker is away."""
         return self._publish(DELIVER_TASK, (reading_id, destination), 0)
 
+    def shadow(self, shadow_id: int) -> bool:
+        """Wake the candidate's worker. False: the broker is away."""
+        return self._publish(SHADOW_TASK, (shadow_id,), PRIORITIES[-1])
+
     def queued(self, queue: str) -> int | None:
         """How many messages wait in a queue, None where the broker does not say."""
         try:
@@ -133,8 +145,11 @@ class Publisher:
 class Waker:
     """The thread that publishes: at once what it is handed, and every `sweep_seconds` what the database says is due."""
 
-    def __init__(self, database: Database, publisher: Publisher, sweep_seconds: float) -> None:
-        self._database = database
+    def __init__(
+        self, database: Database, publisher: Publisher, sweep_seconds: float, shadow: str | None = None
+    ) -> None:
+        """`shadow`: the candidate that a worker of SHADOW_QUEUE reads with."""
+        self._database, self._shadow = database, shadow
         self._publisher = publisher
         self._sweep_seconds = sweep_seconds
         self._handed: SimpleQueue[str | None] = SimpleQueue()
@@ -160,10 +175,16 @@ class Waker:
         exams = due_exams(self._database, now)
         unread = [(EXPLAIN_TASK, uid) for uid in due_explanations(self._database, now)]
         deliveries = pending_deliveries(self._database, now)
-        self._published = {key: at for key, at in self._published.items() if key in {*exams, *unread, *deliveries}}
+        shadows = [(SHADOW_TASK, due) for due in self._due_shadows(now)]
+        due = {*exams, *unread, *deliveries, *shadows}
+        self._published = {key: at for key, at in self._published.items() if key in due}
         count = sum(self._publisher.read_exam(uid) for uid in self._unpublished(READ_QUEUE, exams))
         count += sum(self._publisher.explain(uid) for _, uid in self._unpublished(READ_QUEUE, unread))
-        return count + sum(self._publisher.deliver(*pair) for pair in self._unpublished(DELIVER_QUEUE, deliveries))
+        count += sum(self._publisher.deliver(*pair) for pair in self._unpublished(DELIVER_QUEUE, deliveries))
+        return count + sum(self._publisher.shadow(due) for _, due in self._unpublished(SHADOW_QUEUE, shadows))
+
+    def _due_shadows(self, now: datetime) -> Sequence[int]:
+        return due_shadows(self._database, self._shadow, now) if self._shadow else ()
 
     def _unpublished(self, queue: str, due: Sequence[T]) -> Iterator[T]:
         """Those of `due` whose message must have been lost, or never was: the queue is empty, or it is long ago."""

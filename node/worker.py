@@ -1,7 +1,8 @@
 """The Celery app: its tasks, cut where retries differ. Reading and explaining need the model, delivering the PACS.
 
-Run as `celery -A node.worker worker -Q read` (prefork: a codec that crashes takes one child with it) and `-Q deliver`
-(threads: they wait for networks), with MAMMOCLIP_SETTINGS naming settings.toml. `mammoclip-node work` does both.
+Run as `celery -A node.worker worker -Q read` (prefork: a codec that crashes takes one child with it), `-Q deliver`
+(threads: they wait for networks) and, with a candidate in shadow, `-Q shadow` (one thread), with MAMMOCLIP_SETTINGS
+naming settings.toml. `mammoclip-node work` does all of it.
 """
 
 import importlib
@@ -17,15 +18,16 @@ from typing import Any
 
 from celery import Celery, platforms, signals
 
-from node import explaining, outbox, pipeline
+from node import explaining, outbox, pipeline, shadowing
 from node.broker import broker_url
+from node.choosing import reads_exams
 from node.database import open_database
 from node.errors import NodeError
 from node.inference.load import load_model
 from node.inference.model import Model
 from node.owner import owner_name
-from node.settings import PARENT_VARIABLE, SETTINGS_VARIABLE, Settings, load_settings
-from node.wake import DELIVER_TASK, EXPLAIN_TASK, READ_TASK, Publisher, celery_settings
+from node.settings import PARENT_VARIABLE, SETTINGS_VARIABLE, Settings, candidate_inference, load_settings
+from node.wake import DELIVER_TASK, EXPLAIN_TASK, READ_TASK, SHADOW_TASK, Publisher, celery_settings
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Work:
     def __init__(self) -> None:
         self._lock = Lock()
         self._model: Model | None = None
+        self._candidate: Model | None = None
 
     @cached_property
     def settings(self) -> Settings:
@@ -68,6 +71,13 @@ class Work:
                 self._model = load_model(self.settings.inference)
             return self._model
 
+    def candidate(self) -> Model:
+        """The second model, loaded once in this process. Raises ModelError or SettingsError."""
+        with self._lock:
+            if self._candidate is None:
+                self._candidate = load_model(candidate_inference(self.settings))
+            return self._candidate
+
 
 def _configuration() -> dict[str, Any]:
     settings = settings_of_environment()
@@ -87,12 +97,12 @@ def read_exam(study_instance_uid: str) -> None:
     if leased is None:
         return
     try:
-        reading_id = pipeline.read_exam(bench, leased, work.model)
+        reading_id = pipeline.read_exam(bench, leased, work.model, work.candidate)
     except Exception as error:  # noqa: BLE001 - the top of a task: whatever happened, the exam gets its status
         pipeline.give_up(bench, leased, error, datetime.now(UTC))
         work.publisher.explain(study_instance_uid)
         return
-    if reading_id is None:  # new images came meanwhile: the exam is READY again
+    if reading_id is None:  # new images, or a rollback, came meanwhile: the exam is READY again
         work.publisher.read_exam(study_instance_uid)
     else:
         _wake_deliveries(reading_id)
@@ -106,7 +116,7 @@ def explain(study_instance_uid: str) -> None:
     if leased is None:
         return
     try:
-        reading_id = explaining.explain(bench, leased, work.model)
+        reading_id = explaining.explain(bench, leased, work.model, work.candidate)
     except Exception as error:  # noqa: BLE001 - the top of a task: whatever happened, the explanation is let go of
         explaining.give_up(bench, leased, error, datetime.now(UTC))
         return
@@ -126,6 +136,19 @@ def deliver(reading_id: int, destination: str) -> None:
     outbox.deliver_due(bench.database, bench.settings, bench.owner, reading_id, destination, datetime.now(UTC))
 
 
+@app.task(name=SHADOW_TASK)  # type: ignore[untyped-decorator]
+def shadow(shadow_id: int) -> None:
+    """Let the candidate read what was read and delivered before, if that is due and no other worker does."""
+    bench = work.bench
+    leased = shadowing.lease(bench, shadow_id, datetime.now(UTC))
+    if leased is None:
+        return
+    try:
+        shadowing.read_shadow(bench, leased, work.candidate)
+    except Exception as error:  # noqa: BLE001 - the top of a task: whatever happened, the shadow is let go of
+        shadowing.give_up(bench, leased, error, datetime.now(UTC))
+
+
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _warm_up(**_: object) -> None:
     """A reader loads the model and the encoders' tables before its first exam; what fails is said by that exam."""
@@ -135,6 +158,11 @@ def _warm_up(**_: object) -> None:
         work.model()
     except (NodeError, OSError) as error:
         logger.error("ALARM no model: %s", error)
+    try:
+        if reads_exams(work.bench.database, work.settings.candidate):
+            work.candidate()
+    except (NodeError, OSError) as error:
+        logger.error("ALARM candidate: %s", error)
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
