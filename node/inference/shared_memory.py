@@ -193,15 +193,17 @@ def _requests(
 
 
 def _answered(result: Any, name: str, place: Place, memory: mmap.mmap) -> NDArray[Any]:
-    """A copy: the next inference writes here. Raises InferenceError where the server wrote something else."""
+    """A copy, in the shape that was told: the next inference writes here. Raises InferenceError."""
     told = result.get_output(name)
     if told is None:
         raise InferenceError(f"Triton: output {name} is missing")
-    shape = tuple(told.shape)
-    if told.datatype != np_to_triton_dtype(np.dtype(place.element_type)) or np.prod(shape) != np.prod(place.shape):
-        wanted = f"{place.element_type} {place.shape}"
-        raise InferenceError(f"Triton: output {name} is {told.datatype} {shape}; the contract says {wanted}")
-    return place.of(memory).reshape(shape).copy()
+    shape, wanted = tuple(told.shape), np_to_triton_dtype(np.dtype(place.element_type))
+    if told.datatype != wanted:
+        raise InferenceError(f"Triton: output {name} is {told.datatype}; the contract says {wanted}")
+    answered = Place(place.offset, shape, place.element_type)
+    if answered.size > place.size:
+        raise InferenceError(f"output {name} has shape {shape}; the contract says {place.shape}")
+    return answered.of(memory).copy()
 
 
 def _made(client: triton.InferenceServerClient, size: int, seconds: float) -> Region:
