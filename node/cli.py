@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node import status
+from node import deciding, status
 from node.database import Database, open_database, upgrade
 from node.database.deliveries import retry_failed
 from node.database.exams import advance
@@ -60,6 +60,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     if options.verb == "status" and options.server:
         return _server(options, settings)
     with _database(settings) as database:
+        if options.verb in ("model", "shadow"):
+            return _second_model(options, settings, database)
         return _retry(database) if options.verb == "retry" else _status(options, database)
 
 
@@ -72,6 +74,20 @@ def _database(settings: Settings) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def _second_model(options: argparse.Namespace, settings: Settings, database: Database) -> int:
+    """What a candidate says in shadow, and the decisions about it."""
+    if options.verb == "model":
+        words, document = deciding.act(options, settings, database)
+    else:
+        from node import shadow_report  # scipy
+
+        name = options.candidate or (settings.candidate.name if settings.candidate else None)
+        report = shadow_report.report_of(database, name, options.worst)
+        words, document = shadow_report.as_words(report), shadow_report.as_json(report)
+    print(json.dumps(document, indent=1) if options.json else words)
+    return 0
 
 
 def _query(options: argparse.Namespace, settings: Settings) -> int:
@@ -160,9 +176,17 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--server", action="store_true", help="the Triton server instead: waiting, computing, batches")
     shown.add_argument("--limit", type=int, default=100, help="exams that changed last (default: %(default)s)")
     _add_query(verbs.add_parser("query", parents=[common], help="ask where exams show a phrase, one JSON line each"))
+    deciding.add_model(verbs.add_parser("model", help="which model reads; promote or roll back a candidate"), common)
+    _add_shadow(verbs.add_parser("shadow", parents=[common], help="what a candidate says in shadow, compared"))
     verbs.add_parser("retry", parents=[common], help="read and send again what was given up")
     verbs.add_parser("doctor", parents=[common], help="try each thing that the node depends on, and say the fix")
     return parser
+
+
+def _add_shadow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--candidate", metavar="NAME", help="instead of the one in the settings")
+    parser.add_argument("--worst", type=int, default=10, help="exams furthest apart (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="for scripts")
 
 
 def _add_query(parser: argparse.ArgumentParser) -> None:

@@ -24,11 +24,19 @@ from node.database import open_database, upgrade
 from node.delivery import associate, presentation_contexts
 from node.errors import DeliveryError, DestinationRefusedError, NodeError, NotOfferedError
 from node.inference.load import contract_of, load_model
+from node.inference.model import Model
 from node.inference.phrase_models import load_phrase_models
 from node.inference.tensors import probe
 from node.inference.triton_statistics import READY, in_a_line, server_state
 from node.results.gate import program as dciodvfy
-from node.settings import Destination, Settings, password_variable
+from node.settings import (
+    CandidateSettings,
+    Destination,
+    InferenceSettings,
+    Settings,
+    candidate_inference,
+    password_variable,
+)
 from node.supported import CLASS_OF_KIND
 
 LEAST_FREE_BYTES = 5 * 1000**3
@@ -64,6 +72,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("broker", lambda: _broker(settings)),
         *([("model server", lambda: _model_server(settings))] if settings.inference.backend == "triton" else []),
         ("model", lambda: _model(settings)),
+        *_of_candidate(settings),
         ("phrases", lambda: _phrases(settings)),
         ("gate", _gate),
         ("clock", lambda: _clock(settings)),
@@ -74,6 +83,11 @@ def examine(settings: Settings) -> Iterator[Check]:
         ]
     for name, tried in checks:
         yield _check(name, tried)
+
+
+def _of_candidate(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
+    candidate = settings.candidate
+    return [] if candidate is None else [(f"candidate {candidate.name}", lambda: _candidate(settings, candidate))]
 
 
 def report(checks: Iterable[Check], stream: TextIO) -> int:
@@ -221,20 +235,37 @@ def _model_server(settings: Settings) -> str:
 
 
 def _model(settings: Settings) -> str:
+    return _tried_model(settings, settings.inference, "inference")[1]
+
+
+def _candidate(settings: Settings, candidate: CandidateSettings) -> str:
+    """The second model, by itself and beside the first: exams that fall to one that does not fit would wait."""
+    model, words = _tried_model(settings, candidate_inference(settings), "candidate")
+    contract, variant = model.contract, model.variant
     try:
-        model = load_model(settings.inference)
+        first = load_model(settings.inference)
+    except (NodeError, OSError):
+        return f"{words}; not compared with the first model, see model"
+    if (first.contract, first.variant) == (contract, variant):
+        raise NotWorkingError(f"{words}: that is the first model again", "check candidate's model_folder, triton_model")
+    return f"{words}; shadow {candidate.shadow:g}, canary {candidate.canary:g} of the exams"
+
+
+def _tried_model(settings: Settings, inference: InferenceSettings, section: str) -> tuple[Model, str]:
+    try:
+        model = load_model(inference)
         began = time.monotonic()
         model.check_health()
     except (NodeError, OSError) as error:
-        fix = (
-            "check inference.model_folder" if settings.inference.backend == "openvino" else "check inference.triton_url"
-        )
-        raise NotWorkingError(str(error), f"{fix} and that the model is one for this version of the node") from error
-    contract = model.contract
+        key = "model_folder" if inference.backend == "openvino" else "triton_url"
+        fix = f"check {section}.{key} and that the model is one for this version of the node; exams wait meanwhile"
+        raise NotWorkingError(str(error), fix) from error
+    seconds, contract = time.monotonic() - began, model.contract
     unknown = _unknown_thresholds(settings, {kind.value for kind in contract.findings})
     if unknown:
         raise NotWorkingError(f"rules name findings that the model does not know: {unknown}", "mend rules.thresholds")
-    return f"{contract.name} {contract.version} ({model.variant}), a real inference in {time.monotonic() - began:.2f} s"
+    identity = f"{contract.name} {contract.version} ({model.variant}), weights {contract.weights_hash[:12]}"
+    return model, f"{identity}, a real inference in {seconds:.2f} s"
 
 
 def _phrases(settings: Settings) -> str:

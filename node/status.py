@@ -12,7 +12,7 @@ from node.database.readings import StoredReading, StoredResult, readings_of
 from node.exam import ExamStatus
 from node.results.reading import Outcome
 
-COLUMNS = ("study", "status", "because", "no.", "exam", "delivered", "last image")
+COLUMNS = ("study", "status", "because", "no.", "model", "exam", "delivered", "last image")
 LONGEST_REASON = 100
 STUCK = frozenset({DeliveryStatus.FAILED, DeliveryStatus.QUARANTINED})
 """Deliveries that nothing will end but a person."""
@@ -106,6 +106,7 @@ def _row(state: ExamState) -> tuple[str, ...]:
         f"{exam.status}{' ALARM' if exam.alarm else ''}",
         _because(exam)[:LONGEST_REASON],
         str(reading.number) if reading else "",
+        f"{reading.model_version}{' canary' if reading.candidate else ''}" if reading else "",
         _index(reading.prediction.get("exam_probability")) if reading else "",
         delivered_words(state.deliveries),
         _clock(exam.last_image_at),
@@ -160,7 +161,8 @@ def _reading_lines(reading: StoredReading) -> list[str]:
     replaces = said.get("replaces")
     lines = [
         f"reading      number {reading.number}, {_clock(reading.read_at)}, {reading.model_name} "
-        f"{reading.model_version} ({reading.model_variant})" + (f", replaces reading {replaces}" if replaces else "")
+        f"{reading.model_version} ({reading.model_variant})" + (f", replaces reading {replaces}" if replaces else ""),
+        f"weights      {reading.model_weights_hash}" + (f", canary {reading.candidate}" if reading.candidate else ""),
     ]
     if reading.outcome is Outcome.READ:
         lines += _read_lines(said)
@@ -245,6 +247,7 @@ def _reading_json(reading: StoredReading) -> dict[str, Any]:
             "version": reading.model_version,
             "variant": reading.model_variant,
             "weights_hash": reading.model_weights_hash,
+            "candidate": reading.candidate,
         },
         "seconds": reading.seconds,
         "results": [
