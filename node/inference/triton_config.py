@@ -75,7 +75,7 @@ def write_config(
     """
     file = onnx_file(model_folder)
     contract = read_contract(file)
-    signature = _signature(contract)
+    signature = signature_of_contract(contract)
     sample = None if target.backend == "python" else read_sample(model_folder, signature[0])
     if sample is not None:
         write_files(model_folder, sample)
@@ -101,13 +101,14 @@ def read_contract(file: Path) -> Contract:
         contract = text_contract_from_json(written)
     else:
         contract = contract_from_json(written)
-    inputs, given = _signature(contract)
+    inputs, given = signature_of_contract(contract)
     check_signature(port_signature(graph.inputs), inputs)
     check_signature(port_signature(graph.outputs), given)
     return contract
 
 
-def _signature(contract: Contract) -> tuple[Signature, Signature]:
+def signature_of_contract(contract: Contract) -> tuple[Signature, Signature]:
+    """Inputs and outputs of a graph that keeps any of the three contracts."""
     if isinstance(contract, ModelContract):
         return signature_of(contract)
     return query_signature(contract) if isinstance(contract, QueryContract) else text_signature(contract)
@@ -130,7 +131,7 @@ def _older(model_folder: Path, keep: int, signature: tuple[Signature, Signature]
     contracts = {}
     for file in onnx_versions(model_folder)[:-1][1 - keep :] if keep > 1 else []:
         contract = read_contract(file)
-        if _signature(contract) != signature:
+        if signature_of_contract(contract) != signature:
             raise ContractError(
                 f"model: version {file.parent.name} has other tensors than the highest; give it a name of its own"
             )

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.compile_command import add_compile
 from training.mammo_clip.detect_command import add_detect
 from training.mammo_clip.factor_command import add_factor
 from training.mammo_clip.finetune_command import add_finetune
 from training.mammo_clip.probe_command import add_probe
 from training.mammo_clip.served_figures_command import add_served_figures
 from training.mammo_clip.zero_shot_command import add_zero_shot
+from training.multi_view.joined_command import add_joined
+from training.warm_up import add_warm_up
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -26,6 +29,9 @@ def add_commands(commands: "Commands") -> None:
     add_probe(commands)
     add_zero_shot(commands)
     add_served_figures(commands)
+    add_joined(commands)
+    add_compile(commands)
+    add_warm_up(commands)
 
 
 def _add_pretrain(parser: argparse.ArgumentParser) -> None:
