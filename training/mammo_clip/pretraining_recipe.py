@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from training.mammo_clip.augmentation import Augmentation
 from training.mammo_clip.gradients import PRECISIONS
@@ -211,6 +211,10 @@ def _value(hint: Any, value: object, where: str) -> Any:
         return build(hint, value, where)
     if hint is bool or hint is str:
         return _of_type(hint, value, where)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise RecipeError(f"{where} is {value!r}; there are {', '.join(get_args(hint))}")
+        return value
     if hint is int:
         whole = _of_type(int, value, where)
         if whole < (1 if where.endswith(_AT_LEAST_ONE) else 0):

@@ -115,9 +115,9 @@ class TransformerBlock(nn.Module):
     def _changed(self, tokens: Tensor) -> Tensor:
         normalised = self.ln_2(tokens)
         changed: Tensor = self.mlp(normalised)
-        if self.mlp_adapter is None:
-            return changed
-        return changed + self.mlp_adapter(changed if self.serial else normalised)
+        if self.mlp_adapter is not None:
+            changed = changed + self.mlp_adapter(changed if self.serial else normalised)
+        return changed
 
 
 def zero_output(block: TransformerBlock) -> None:

@@ -93,7 +93,7 @@ class ExamClip(nn.Module):
             present = drop_views(present, self.view_dropout)
         images = torch.where(present[..., None, None, None], views, 0.0)
         tokens = self.local_tokens(images.flatten(0, 1))
-        return self.exam_features(tokens.unflatten(0, present.shape), present)
+        return self.exam_features(tokens.view(*present.shape, *tokens.shape[1:]), present)
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
         """See `Clip.encode_text`."""
