@@ -134,12 +134,7 @@ def _view_marks(rows: Sequence[Row], patients: NDArray[np.int64]) -> list[ViewMa
 
 def differences(first: tuple[Answered, Rows], second: tuple[Answered, Rows], truth: Truth) -> Table:
     """The first model less the second on the same exams, for all that both answer, intervals on the same draws."""
-    cases, others = truth.cases(first[0]), truth.cases(second[0])
-    table: Table = {
-        f"auc: {name}": auc_difference(case[0], others[name][0], case[1], case[2]).as_table()
-        for name, case in cases.items()
-        if name in others
-    }
+    table = auc_differences(first[0], second[0], truth)
     for name in (one for one in first[0].names if one in second[0].names):
         pair = [[row for row in rows[name] if row.located is not None] for _, rows in (first, second)]
         for figure, hit in {**LOCATED, "lesion views marked": lambda row: row.found}.items():
@@ -147,4 +142,22 @@ def differences(first: tuple[Answered, Rows], second: tuple[Answered, Rows], tru
             shares = [resampling.share(one) for one in values]
             patients, right = _patients(pair[0], truth.patients), values[0] > 0.5
             table[f"{name}: {figure}"] = paired_difference(shares[0], shares[1], patients, right).as_table()
+    return table
+
+
+def auc_differences(first: Answered, second: Answered, truth: Truth) -> Table:
+    """The first model's AUC less the second's of every output that both have; "findings" is the mean over findings."""
+    cases, others = truth.cases(first), truth.cases(second)
+    table: Table = {
+        f"auc: {name}": auc_difference(case[0], others[name][0], case[1], case[2]).as_table()
+        for name, case in cases.items()
+        if name in others
+    }
+    both = [name for name in cases if name.startswith("view, ") and name in others]
+    if both:
+        means = [
+            resampling.mean([resampling.auc(own[name][0], own[name][1]) for name in both]) for own in (cases, others)
+        ]
+        shown = np.any([cases[name][1] for name in both], axis=0)
+        table["auc: view, findings"] = paired_difference(means[0], means[1], cases[both[0]][2], shown).as_table()
     return table

@@ -1,7 +1,9 @@
 """Training of the served heads on summaries: probes by ridge-penalised regression, then the comparison of views."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -124,17 +126,33 @@ def inputs_of(data: ClipSummaries, heads: ServedHeads, scale: Tensor) -> HeadInp
     return head_inputs(data.evidence, heads, scale)
 
 
+Judging = Callable[[Any, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Inputs and present (B, 4) to the logits of exam (B), breasts (B, 2), findings (B, 4, K)."""
+
+
 def heads_loss(
-    heads: ServedHeads, inputs: HeadInputs, data: ClipSummaries, rows: Tensor, view_dropout: float
+    heads: Judging, inputs: tuple[Tensor, ...], data: ClipSummaries, rows: Tensor, view_dropout: float
 ) -> Tensor:
-    """Cross-entropies of findings, breasts and exam, with views missing and sides swapped by chance."""
+    """Cross-entropies of findings, breasts and exam, with views missing and sides swapped by chance.
+
+    `inputs`: a named tuple as `heads` takes it, of all exams, each with the view axis second.
+    """
     order, sides = (list(SWAPPED), [1, 0]) if bool(torch.rand(()) < 0.5) else ([0, 1, 2, 3], [0, 1])
     present = draw_present(len(rows), view_dropout)
-    exam, breasts, findings = heads(HeadInputs(*(part[rows][:, order] for part in inputs)), present)
+    kind: Any = type(inputs)
+    logits = heads(kind(*(part[rows][:, order] for part in inputs)), present)
+    return judged_loss(logits, (data.findings[rows][:, order], data.breasts[rows][:, sides]), present)
+
+
+def judged_loss(logits: tuple[Tensor, Tensor, Tensor], truth: tuple[Tensor, Tensor], present: Tensor) -> Tensor:
+    """Cross-entropies of exam, breasts and findings against `truth`: findings (B, 4, K), malignant breasts (B, 2); a
+    malignant breast without views is none.
+    """
+    exam, breasts, findings = logits
     seen = present[:, :2] | present[:, 2:]
-    malignant = data.breasts[rows][:, sides] & seen
+    malignant = truth[1] & seen
     return (
-        _error(findings[present], data.findings[rows][:, order][present].float())
+        _error(findings[present], truth[0][present].float())
         + _error(breasts[seen], malignant[seen].float())
         + _error(exam, malignant.any(1).float())
     )
@@ -159,7 +177,12 @@ def train_seeds(
 def validation_aucs(heads: ServedHeads, data: ClipSummaries, scale: Tensor) -> dict[str, float]:
     """AUC of the exam, of breasts, and of each finding by view ("finding 0", ...)."""
     present = torch.ones(len(data.seeds), 4, dtype=torch.bool)
-    exam, breasts, findings = heads(inputs_of(data, heads, scale), present)
+    return aucs_of(heads(inputs_of(data, heads, scale), present), data)
+
+
+def aucs_of(logits: tuple[Tensor, Tensor, Tensor], data: ClipSummaries) -> dict[str, float]:
+    """The same of logits of whole exams."""
+    exam, breasts, findings = logits
     pairs = {"exam": (exam, data.breasts.any(1)), "breast": (breasts, data.breasts)}
     pairs |= {f"finding {k}": (findings[..., k], data.findings[..., k]) for k in range(findings.shape[2])}
     return {

@@ -11,7 +11,7 @@ from itertools import count, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from training.multi_view.joined_recipe import TestSetPart
+from training.multi_view.joined_recipe import ExamsPart
 from training.phantoms import PhantomExam, make_exam
 from training.statistics import auc
 
@@ -63,12 +63,13 @@ class TriedRule:
     malignant: int
 
 
-def try_rules(part: TestSetPart, seeds: Iterable[int], logits: NDArray[np.float32]) -> list[TriedRule]:
+def try_rules(
+    part: ExamsPart, seeds: Iterable[int], logits: NDArray[np.float32], malignant: NDArray[np.bool_]
+) -> list[TriedRule]:
     """Every rule of the recipe on exams that are no test exams, by A's exam logits (N), up to the one that is taken:
     the first whose AUC reaches the recipe's least; else all.
     """
     exams = [make_exam(seed) for seed in seeds]
-    malignant = np.array([exam.malignant for exam in exams])
     tried = []
     for share in part.benign_shares:
         rule = ExamRule(part.min_conspicuity, share)

@@ -27,7 +27,7 @@ from training.mammo_clip.served_export import (
 from training.mammo_clip.served_finish import Finished, logits_of
 from training.mammo_clip.served_recipe import ServedRecipe
 from training.mammo_clip.served_summaries import ClipSummaries, summarise
-from training.mammo_clip.served_training import aucs_of
+from training.mammo_clip.served_training import validation_aucs
 from training.multi_view.joined_exams import TriedRule, try_rules
 from training.multi_view.joined_model import ServedJoined
 from training.multi_view.joined_recipe import JoinedRecipe
@@ -98,14 +98,15 @@ def _tried_rules(joining: Joining, training: ClipSummaries) -> list[TriedRule]:
     own = logits_of(fitted.heads, training, fitted.scale).exam[~learnt.numpy()]
     others = logits_of(fitted.heads, fitted.validation, fitted.scale).exam
     seeds = [*training.seeds[~learnt].tolist(), *fitted.validation.seeds.tolist()]
-    return try_rules(joining.recipe.test_set, seeds, np.concatenate([own, others]))
+    malignant = torch.cat([training.breasts[~learnt], fitted.validation.breasts]).any(1).numpy()
+    return try_rules(joining.recipe.test_set, seeds, np.concatenate([own, others]), malignant)
 
 
 def _written(joining: Joining, validation: Rows, both: tuple[list[Trained], list[Trained]]) -> dict[str, Any]:
     """Calibrate and write the chosen network of either sort; what validation said of all."""
     fitted, calibrating = joining.fitted, joining.fitted.calibrating
     rows = rows_of(calibrating, fitted.heads, fitted.scale)
-    own = aucs_of(tuple(map(torch.from_numpy, _own_logits(fitted))), fitted.validation)
+    own = validation_aucs(fitted.heads, fitted.validation, fitted.scale)
     record: dict[str, Any] = {
         "recipe": asdict(joining.recipe),
         "served": asdict(joining.served),
@@ -121,11 +122,6 @@ def _written(joining: Joining, validation: Rows, both: tuple[list[Trained], list
         record[name] = _record(tried) | finished_record(finished, fitted.scale) | {"weights_hash": hashes}
     record["ship"] = JOINED if _better(record[JOINED]["seeds"], own) else PARENT_A
     return record
-
-
-def _own_logits(fitted: Fitted) -> tuple[Any, Any, Any]:
-    said = logits_of(fitted.heads, fitted.validation, fitted.scale)
-    return said.exam, said.breasts, said.findings
 
 
 def _write(joining: Joining, name: str, exam: ServedJoined, finished: Finished) -> dict[str, str]:

@@ -35,7 +35,8 @@ class CrossViews(nn.Module):
     """Tokens of four views to corrections of a view's targets (B, 4, T) and of the exam (B).
 
     A query for each target pools the tokens of a view by attention, after `local` blocks within the view and `across`
-    blocks over the tokens of all views. `halved`: in training the blocks compute in bfloat16. `mean` and `deviation` (C) of training's tokens bring the channels to one size.
+    blocks over the tokens of all views. `mean` and `deviation` (C) of training's tokens bring the channels to one
+    size. `halved`: in training the blocks compute in bfloat16.
     """
 
     mean: Tensor

@@ -52,7 +52,7 @@ class LearningPart:
 
 
 @dataclass(frozen=True, slots=True)
-class TestSetPart:
+class ExamsPart:
     """The test set is chosen by A alone, on exams that are not test exams: of `benign_shares`, tried in this order, the
     first that lets A's exam AUC reach `least_auc`.
     """
@@ -76,7 +76,7 @@ class JoinedRecipe:
     tokens: TokensPart
     network: NetworkPart
     learning: LearningPart
-    test_set: TestSetPart
+    test_set: ExamsPart
 
 
 def load_joined_recipe(path: Path) -> tuple[JoinedRecipe, ServedRecipe]:

@@ -64,30 +64,29 @@ def train_network(rows: Rows, validation: Rows, heads: ServedHeads | None, recip
     """
     torch.manual_seed(seed)
     model, part = _untrained(rows, heads, recipe), recipe.learning
-    steps = max(1, len(rows) // part.batch)
+    size = min(part.batch, len(rows))
+    steps = len(rows) // size
     learnt = [value for value in model.parameters() if value.requires_grad]
     optimiser = torch.optim.AdamW(learnt, lr=part.learning_rate, weight_decay=part.weight_decay)
     total = steps * part.epochs
     factor = functools.partial(rate_factor, warmup_steps=max(1, round(part.warmup * total)), total_steps=total)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
     average, losses = copy.deepcopy(model), [validation_loss(model, validation)]
-    best = copy.deepcopy(average)
-    for _ in range(part.epochs):
+    best, kept = copy.deepcopy(average), 0
+    for epoch in range(1, part.epochs + 1):
         model.train()
-        for batch in torch.randperm(len(rows))[: steps * part.batch].split(part.batch):
+        for batch in torch.randperm(len(rows))[: steps * size].reshape(steps, size):
             _learn(model, rows, batch, part, optimiser)
             schedule.step()
             move_average(average, model, part.average_decay)
         losses.append(validation_loss(average, validation))
-        if losses[-1] <= min(losses):
-            best = copy.deepcopy(average)
-        if len(losses) - 1 - losses.index(min(losses)) >= part.patience:
+        if losses[epoch] < losses[kept]:
+            best, kept = copy.deepcopy(average), epoch
+        if epoch - kept >= part.patience:
             break
     round_values(best.network)
-    kept = losses.index(min(losses))
-    return Trained(
-        seed, best.eval(), kept, losses[kept], aucs_of(judged(best, validation), validation.data), tuple(losses)
-    )
+    reached = aucs_of(judged(best, validation), validation.data)
+    return Trained(seed, best.eval(), kept, losses[kept], reached, tuple(losses))
 
 
 def _untrained(rows: Rows, heads: ServedHeads | None, recipe: JoinedRecipe) -> JoinedHeads:
@@ -107,8 +106,9 @@ def _untrained(rows: Rows, heads: ServedHeads | None, recipe: JoinedRecipe) -> J
 def _moment(tokens: Tensor, mean: Tensor | None) -> Tensor:
     """Mean by channel (C), or the mean square around it; some exams at a time, for they are many and float16."""
     total = torch.zeros(tokens.shape[3], dtype=torch.float64)
-    for part in tokens.split(_AT_ONCE):
-        values = part.double() if mean is None else (part.double() - mean) ** 2
+    for first in range(0, len(tokens), _AT_ONCE):
+        part = tokens[first : first + _AT_ONCE].double()
+        values = part if mean is None else (part - mean) ** 2
         total += values.sum((0, 1, 2))
     return (total / (tokens.numel() // tokens.shape[3])).float()
 
@@ -134,9 +134,9 @@ def judged(model: JoinedHeads, rows: Rows) -> Logits:
     """What the model says of whole exams."""
     model.eval()
     parts = []
-    for chosen in torch.arange(len(rows)).split(_AT_ONCE):
-        inputs = JoinedInputs(*(part[chosen] for part in rows.inputs))
-        parts.append(model(inputs, torch.ones(len(chosen), 4, dtype=torch.bool)))
+    for first in range(0, len(rows), _AT_ONCE):
+        inputs = JoinedInputs(*(part[first : first + _AT_ONCE] for part in rows.inputs))
+        parts.append(model(inputs, torch.ones(len(inputs.probe), 4, dtype=torch.bool)))
     exam, breasts, findings = (torch.cat(column) for column in zip(*parts, strict=True))
     return exam, breasts, findings
 
@@ -159,8 +159,6 @@ def train_networks(rows: Rows, validation: Rows, heads: ServedHeads | None, reci
     for seed in range(recipe.first_seed, recipe.first_seed + recipe.seeds):
         one = train_network(rows, validation, heads, recipe, seed)
         name = "B alone" if heads is None else "joined"
-        print(
-            f"{name}, seed {seed}: epoch {one.epoch}, loss {one.loss:.4f} after {one.losses[0]:.4f}, {one.validation}"
-        )
+        print(f"{name}, seed {seed}: epoch {one.epoch}, loss {one.losses[0]:.4f} to {one.loss:.4f}, {one.validation}")
         found.append(one)
     return sorted(found, key=lambda one: one.loss)
