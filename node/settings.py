@@ -26,8 +26,8 @@ from node.candidate import check_candidate
 from node.destinations import Destination as Destination
 from node.destinations import check_destination, is_ae_title, is_port
 from node.errors import SettingsError
-from node.inference_settings import BACKENDS, PRECISIONS, inference_conditions, with_secret
 from node.inference_settings import InferenceSettings as InferenceSettings
+from node.inference_settings import inference_conditions, with_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,11 +322,11 @@ def _check(settings: Settings) -> None:
 def _check_candidate(settings: Settings, candidate: CandidateSettings) -> None:
     check_candidate(candidate)
     where = candidate_inference(settings)
-    for key, known in (("backend", BACKENDS), ("precision", PRECISIONS)):
-        if getattr(where, key) not in known:
-            raise SettingsError(f"candidate.{key}: must be one of {', '.join(known)}")
     if where == settings.inference:
         raise SettingsError("candidate: names the model of [inference] again; give model_folder or triton_model")
+    for holds, key, problem in inference_conditions(where, settings.worker.lease_seconds):
+        if not holds:
+            raise SettingsError(f"{key.replace('inference.', 'candidate.')}: {problem}")
 
 
 def _is_itself(destination: Destination, listener: ListenerSettings) -> bool:
