@@ -14,7 +14,7 @@ HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 def rounded(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The same numbers from float32 nodes, with a Cast to half and back behind each that was half."""
-    halves = _half_tensors(graph)
+    halves = half_tensors(graph)
     full = onnx.ModelProto()
     full.CopyFrom(graph)
     del full.graph.value_info[:]
@@ -35,7 +35,7 @@ def rounded(graph: onnx.ModelProto) -> onnx.ModelProto:
     return full
 
 
-def _half_tensors(graph: onnx.ModelProto) -> dict[str, int]:
+def half_tensors(graph: onnx.ModelProto) -> dict[str, int]:
     """Tensors that are half in the graph, with which half."""
     typed = onnx.shape_inference.infer_shapes(graph, strict_mode=False)
     known = {info.name: info.type.tensor_type.elem_type for info in typed.graph.value_info}
