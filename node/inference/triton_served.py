@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 from numpy.typing import NDArray
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
@@ -46,6 +47,8 @@ CHANNEL_OPTIONS = [
     ("grpc.enable_http_proxy", 0),  # mammograms go straight to the server, whatever http_proxy says
     ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the waiting times of the lost one
 ]
+RELOAD_SECONDS = 120.0
+"""For unloading a model, and for loading it: more than an inference takes, less than an exam's lease."""
 SECRET_PREFIX = "triton-grpc-protocol-"
 """Before the key of a restricted protocol in gRPC's metadata."""
 
@@ -111,8 +114,8 @@ class ServedModel:
     def reload(self) -> bool:
         """Unload and load the model, which mends a dead process. False where the server does not let us; logged."""
         try:
-            self.ask(lambda client, seconds: client.unload_model(self._name, client_timeout=seconds))
-            self.ask(lambda client, seconds: client.load_model(self._name, client_timeout=seconds))
+            self.ask(lambda client, left: client.unload_model(self._name, client_timeout=left), RELOAD_SECONDS)
+            self.ask(lambda client, left: client.load_model(self._name, client_timeout=left), RELOAD_SECONDS)
         except (InferenceError, InferenceUnavailableError, ContractError) as error:
             logger.error("ALARM model %s could not be unloaded and loaded: %s", self._name, error)
             return False
@@ -167,15 +170,23 @@ class ServedModel:
 
         shared = self._shared
         if shared is not None:
+            self._sweep(client)
             try:
-                if not self._is_swept:
-                    self._is_swept = True
-                    sweep(client)
                 return _answer(*shared.exchange(client, seconds, inputs, outputs, send))
             except NoSharedMemoryError as error:
                 self._do_without(error)
         result = send(*_on_the_wire(inputs, outputs))
         return _answer(result, _received(result, outputs))
+
+    def _sweep(self, client: triton.InferenceServerClient) -> None:
+        """Once; where the server does not let us, what dead processes left stays with it until it is started anew."""
+        if self._is_swept:
+            return
+        self._is_swept = True
+        try:
+            sweep(client)
+        except InferenceServerException as error:
+            logger.info("regions of dead processes stay with Triton at %s: %s", self._settings.triton_url, error)
 
     def _do_without(self, error: NoSharedMemoryError) -> None:
         if self._settings.shared_memory == "always":
@@ -264,22 +275,23 @@ class _Secret(triton.InferenceServerClientPlugin):  # type: ignore[misc]
 
 
 def _connect(settings: InferenceSettings) -> triton.InferenceServerClient:
-    files = (settings.triton_ca_file, settings.triton_key_file, settings.triton_certificate_file)
-    try:
-        client = triton.InferenceServerClient(
-            settings.triton_url,
-            ssl=settings.triton_tls,
-            root_certificates=_name(files[0]),
-            private_key=_name(files[1]),
-            certificate_chain=_name(files[2]),
-            channel_args=CHANNEL_OPTIONS,
-        )
-    except OSError as error:
-        raise SettingsError(f"inference: {error.filename} cannot be read: {error.strerror}") from error
+    client = triton.InferenceServerClient(
+        settings.triton_url,
+        creds=_credentials(settings) if settings.triton_tls else None,
+        channel_args=CHANNEL_OPTIONS,
+    )
     if settings.triton_secret_header:
         client.register_plugin(_Secret(SECRET_PREFIX + settings.triton_secret_header, settings.triton_secret))
     return client
 
 
-def _name(file: Path | None) -> str | None:
-    return None if file is None else str(file)
+def _credentials(settings: InferenceSettings) -> grpc.ChannelCredentials:
+    files = (settings.triton_ca_file, settings.triton_key_file, settings.triton_certificate_file)
+    return grpc.ssl_channel_credentials(*(None if file is None else _pem(file) for file in files))
+
+
+def _pem(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"inference: {file} cannot be read: {error.strerror}") from error

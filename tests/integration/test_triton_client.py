@@ -169,7 +169,9 @@ def test_without_common_memory_tensors_travel_and_the_log_says_why_once(
     said = [record.getMessage() for record in caplog.records if "no shared memory" in record.getMessage()]
     assert len(said) == 1
     assert "tensors go over gRPC: " in said[0]
-    with pytest.raises(InferenceUnavailableError, match=r"shared_memory is always, and Triton at .* cannot use it: Unable to open"):
+    with pytest.raises(
+        InferenceUnavailableError, match=r"shared_memory is always, and Triton at .* cannot use it: Unable to open"
+    ):
         TritonModel(replace(plain, shared_memory="always"))
     assert list(tmp_path.iterdir()) == []
     model.close()
@@ -182,7 +184,7 @@ def test_a_version_that_is_not_there(plain: InferenceSettings) -> None:
 
 
 def test_exams_of_many_clients_fill_batches_and_urgent_ones_overtake(repository: Repository) -> None:
-    settings = repository.serve("busy", slowed(0.25))
+    settings = repository.serve("busy", slowed(0.5))
     ended: list[int] = []
     full: list[ModelWaitError] = []
     models = [TritonModel(replace(settings, shared_memory="never")) for _ in range(3)]
@@ -190,7 +192,7 @@ def test_exams_of_many_clients_fill_batches_and_urgent_ones_overtake(repository:
 
     def read(number: int) -> None:
         try:
-            models[number % 3].infer(some_views(number), EVERY, 0 if number < 0 else RETROSPECTIVE)
+            models[number % 3].infer(some_views(abs(number)), EVERY, 0 if number < 0 else RETROSPECTIVE)
         except ModelWaitError as error:
             full.append(error)
         with lock:
@@ -223,5 +225,5 @@ def _expired(server: TritonServer, model: TritonModel) -> Exception:
         tensor.set_data_from_numpy(array)
         tensors.append(tensor)
     with pytest.raises(InferenceServerException) as caught:
-        server.client.infer("busy", tensors, priority=RETROSPECTIVE - 6, timeout=1)
+        server.client.infer("busy", tensors, priority=1, timeout=1)
     return error_of(str(caught.value.status()), caught.value.message(), server.url, "busy", 1.0)
