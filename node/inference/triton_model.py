@@ -19,6 +19,7 @@ from node.inference.tensors import (
     signature_of,
     wire_inputs,
 )
+from node.inference.triton_labels import LABELLED, check_labels, served_labels
 from node.inference.triton_served import (
     ROUTINE,
     Answer,
@@ -133,6 +134,8 @@ class TritonModel:
         version = answers[-1].version
         if {answer.version for answer in answers} != {wanted or version}:
             raise ModelWaitError(f"Triton is just being given version {wanted} of {contract.name}", 0.0)
+        if any(tensor.name == LABELLED and tensor.label_filename for tensor in config.output):
+            check_labels(served_labels(self._served, config.name, version, contract), contract)
         variant = f"{served_variant(config)} v{version}" if version else served_variant(config)
         logger.info("model %s %s served by %s: %s", contract.name, contract.version, self._server, variant)
         return Adopted(config, version, contract, variant)
