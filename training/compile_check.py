@@ -1,9 +1,9 @@
 """Does TensorRT take a graph? TensorRT for RTX compiles it ahead of time on the CPU, for each generation of cards.
 
 What can be seen without a GPU, and fails: an operator that the parser does not know; a layer that leaves the fast path
-(a convolution outside half precision, loops, conditions, shapes that depend on data, plugins, more casts than islands of
-half precision account for); a warning or an error of the compiler; scratch memory beyond the limit. What cannot be seen:
-which kernels run, and how fast. That is deploy/gpu-acceptance.
+(a convolution outside half precision, loops, conditions, shapes that depend on data, plugins, more casts than islands
+of half precision account for); a warning or an error of the compiler; scratch memory beyond the limit. What cannot be
+seen: which kernels run, and how fast. That is deploy/gpu-acceptance.
 """
 
 import re
