@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pydicom
@@ -83,26 +84,6 @@ class PhantomView:
 
 
 @dataclass(frozen=True, slots=True)
-class PaddedPhantom:
-    """One of the four views of a cached phantom exam in a square, as `fit-SxS` has it: 0 beside the image."""
-
-    path: Path
-    view: int
-
-    def key(self) -> str:
-        """The file's name carries the generator's version and the seed."""
-        return f"{self.path.name}|{self.view}|square"
-
-    def read(self) -> Plane:
-        """Grey (side, side), chest wall on the left edge, the image at half height."""
-        plane = latest_exam(self.path).images[self.view]
-        rows, columns = plane.shape
-        side = max(rows, columns)
-        top = (side - rows) // 2
-        return np.pad(plane, ((top, side - rows - top), (0, side - columns)))
-
-
-@dataclass(frozen=True, slots=True)
 class WholeImage:
     """A whole mammogram, DICOM or 8-bit picture, that a named preset of `node.mammography.pixels` prepares.
 
@@ -129,9 +110,13 @@ class WholeImage:
         side = self.laterality or Laterality.LEFT
         if self.path.suffix.lower() in DICOM_ENDINGS:
             return prepare(pydicom.dcmread(self.path), side, preset(self.preset))
-        with Image.open(self.path) as picture:
-            display = _grey(picture).astype(np.float32) / np.float32(255.0)
-        return prepare_display(display, side, preset(self.preset))
+        return prepare_display(picture_display(self.path), side, preset(self.preset))
+
+
+def picture_display(path: Path) -> NDArray[np.float32]:
+    """Display values (rows, cols) in [0, 1] of a PNG or JPEG. Raises OSError where the file is none."""
+    with Image.open(path) as picture:
+        return _grey(picture).astype(np.float32) / np.float32(255.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +144,21 @@ def latest_exam(path: Path) -> CachedExam:
     return load_exam(path)
 
 
-Picture = ImageFile | PhantomView | PaddedPhantom | WholeImage | PhantomTile
+Picture = ImageFile | PhantomView | WholeImage | PhantomTile
+
+
+class Readable(Protocol):
+    """What `decode` takes: `key` changes when the picture does, `read` gives its plane."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    def key(self) -> str:
+        """Its name, which changes when it does."""
+
+    def read(self) -> Plane:
+        """Grey (rows, cols)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,7 +170,7 @@ class Decoded:
 
 
 def decode(
-    pictures: Sequence[Picture], size: tuple[int, int], folder: Path, *, threads: int = 1, first: bool = True
+    pictures: Sequence[Readable], size: tuple[int, int], folder: Path, *, threads: int = 1, first: bool = True
 ) -> Decoded:
     """Decode pictures to planes of `size` (H, W) in `folder`, or map what an earlier run decoded there.
 
@@ -191,7 +190,7 @@ def decode(
     return Decoded(np.memmap(planes, np.uint8, "r", shape=shape), problems)
 
 
-def _decode_into(path: Path, pictures: Sequence[Picture], shape: tuple[int, int, int], threads: int) -> dict[int, str]:
+def _decode_into(path: Path, pictures: Sequence[Readable], shape: tuple[int, int, int], threads: int) -> dict[int, str]:
     part = path.with_suffix(".part")
     planes = np.memmap(part, np.uint8, "w+", shape=shape)
 

@@ -17,8 +17,8 @@ from node.mammography.views import STANDARD_VIEWS
 from training.data import change_brightness
 from training.mammo_clip.augmentation import Augmentation, augment
 from training.mammo_clip.breasts import DataError
-from training.mammo_clip.images import Picture, Plane, decode
-from training.multi_view.cases import Case, Cases, pictures_of
+from training.mammo_clip.images import Plane, decode
+from training.multi_view.cases import Case, Cases, Picture, pictures_of
 
 ABSENT = -1
 VIEWS = len(STANDARD_VIEWS)

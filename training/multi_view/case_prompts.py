@@ -92,9 +92,8 @@ def class_features(encode: Callable[[Tensor], Tensor], ids: PromptIds) -> Tensor
 
     Gradients reach the adapters of the text tower.
     """
-    sentences = encode(torch.cat(ids))
-    sides = sentences.split([len(side) for side in ids])
-    return unit(torch.stack([side.mean(0) for side in sides]))
+    sentences, negatives = encode(torch.cat(ids)), len(ids[0])
+    return unit(torch.stack([side.mean(0) for side in (sentences[:negatives], sentences[negatives:])]))
 
 
 def case_logits(exams: Tensor, classes: Tensor, logit_scale: Tensor) -> Tensor:

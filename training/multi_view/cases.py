@@ -10,11 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.mammography.views import STANDARD_VIEWS
+import numpy as np
+import pydicom
+
+from node.mammography.views import STANDARD_VIEWS, Laterality
 from training.cache import cached_seeds, load_truth
 from training.mammo_clip.breasts import DataError
-from training.mammo_clip.images import PaddedPhantom, Picture, WholeImage
+from training.mammo_clip.images import DICOM_ENDINGS, Plane, latest_exam, picture_display
 from training.mammo_clip.tables import Record, TableError, image_below, read_table, text, whole
+from training.multi_view.squares import prepare_square, square_of_display, square_of_plane
 from training.phantoms import CALIBRATION_SEED, TEST_SEED, TRAIN_SEED, VALIDATION_SEED
 
 COLUMNS = ("study_id", "patient_id", "label", *(view.name for view in STANDARD_VIEWS))
@@ -27,6 +31,49 @@ PHANTOM_SEEDS = {
     "test": TEST_SEED,
 }
 """First seed of each split of phantoms."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewImage:
+    """One view as a square of `size` pixels: a DICOM object, PNG or JPEG."""
+
+    path: Path
+    laterality: Laterality
+    size: int
+
+    def key(self) -> str:
+        """Changes when the file does."""
+        status = self.path.stat()
+        return f"{self.path}|{status.st_size}|{status.st_mtime_ns}|{self.laterality.value}|square {self.size}"
+
+    def read(self) -> Plane:
+        """Grey (size, size). Raises OSError, ValueError or NodeError where the file is no such image."""
+        if self.path.suffix.lower() in DICOM_ENDINGS:
+            prepared = prepare_square(pydicom.dcmread(self.path), self.laterality, self.size)
+        else:
+            prepared = square_of_display(picture_display(self.path), self.laterality, self.size)
+        plane: Plane = np.round(prepared.pixels * 255.0).astype(np.uint8)
+        return plane
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomSquare:
+    """One of the four views of a cached phantom exam as a square of `size` pixels."""
+
+    path: Path
+    view: int
+    size: int
+
+    def key(self) -> str:
+        """The file's name carries the generator's version and the seed."""
+        return f"{self.path.name}|{self.view}|square {self.size}"
+
+    def read(self) -> Plane:
+        """Grey (size, size)."""
+        return square_of_plane(latest_exam(self.path).images[self.view], self.size)
+
+
+Picture = ViewImage | PhantomSquare
 Pictures = tuple[Picture | None, ...]
 
 
@@ -120,16 +167,9 @@ def _pictures(record: Record, images: Path, size: int) -> Pictures:
             raise ValueError(f"{firsts[name]} and {view} are one file, {name:.100}")
         firsts[name] = view
     return tuple(
-        WholeImage(image_below(images, record[view.name]), view.laterality, preset_of(size))
-        if record[view.name]
-        else None
+        ViewImage(image_below(images, record[view.name]), view.laterality, size) if record[view.name] else None
         for view in STANDARD_VIEWS
     )
-
-
-def preset_of(size: int) -> str:
-    """Aspect kept, right breasts mirrored, chest wall on the left edge, the rest of the square 0."""
-    return f"fit-{size}x{size}"
 
 
 def _phantoms(cache: Path, reading: CaseReading) -> Cases:
@@ -142,12 +182,12 @@ def _phantoms(cache: Path, reading: CaseReading) -> Cases:
             f"{cache}: {len(paths)} of {reading.exams} {reading.split} exams are rendered; run python -m training "
             f"render --cache {cache} --first {first} --count {reading.exams}"
         )
-    return Cases(f"phantoms, {reading.split}", tuple(_phantom(path) for path in paths))
+    return Cases(f"phantoms, {reading.split}", tuple(_phantom(path, reading.size) for path in paths))
 
 
-def _phantom(path: Path) -> Case:
+def _phantom(path: Path, size: int) -> Case:
     truth = load_truth(path)
-    pictures = tuple(PaddedPhantom(path, number) for number in range(len(STANDARD_VIEWS)))
+    pictures = tuple(PhantomSquare(path, number, size) for number in range(len(STANDARD_VIEWS)))
     seed = str(truth.seed)
     return Case(f"phantom {seed}", seed, seed, any(truth.malignant_breasts), pictures)
 

@@ -7,7 +7,7 @@ that the table of kinds calls malignant, or a focal asymmetry, which a pair is a
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.mammography.findings import FindingKind
-from node.mammography.pixels import prepare_display, preset
 from node.mammography.views import STANDARD_VIEWS
 from training.cache import RENDER_MM, truth_in_model
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.texts import clean_section
-from training.multi_view.cases import preset_of
+from training.multi_view.squares import square_of_display
 from training.phantoms import GENERATOR_VERSION, PhantomExam, make_exam, render_view
 from training.phantoms.lesions import ASYMMETRY_FOCAL, MASS_IRREGULAR, Lesion
 from training.phantoms.pairs import make_asymmetry_pair, make_mass_pair
@@ -47,7 +46,7 @@ class Mark:
 @dataclass(frozen=True, slots=True)
 class ExamRecord:
     """What is known of one exam. `small_mm`: the largest calcification cluster where positive lesions are all such
-    clusters, else 0. `impressions` by view.
+    clusters, else 0. `impressions` by view; `absent`: numbers of the views that are missing.
     """
 
     seed: int
@@ -56,6 +55,8 @@ class ExamRecord:
     small_mm: float
     impressions: tuple[str, ...]
     marks: tuple[Mark, ...]
+    patient: str = ""
+    absent: tuple[int, ...] = ()
 
 
 def exam_of(seed: int, number: int, pair_share: float) -> tuple[str, PhantomExam]:
@@ -99,7 +100,7 @@ def record_of(seed: int, group: str, exam: PhantomExam, marks: tuple[Mark, ...])
     for view in STANDARD_VIEWS:
         here = [lesion for lesion in exam.lesions if lesion.laterality is view.laterality]
         impressions.append(SUSPICIOUS if any(map(is_positive, here)) else BENIGN if here else NEGATIVE)
-    return ExamRecord(seed, group, bool(positive), round(small, 2), tuple(impressions), marks)
+    return ExamRecord(seed, group, bool(positive), round(small, 2), tuple(impressions), marks, str(exam.seed))
 
 
 def render_exam(seed: int, number: int, pair_share: float, size: int) -> tuple[Plane, ExamRecord]:
@@ -108,7 +109,7 @@ def render_exam(seed: int, number: int, pair_share: float, size: int) -> tuple[P
     planes, marks = [], []
     for index, view in enumerate(STANDARD_VIEWS):
         rendered = render_view(exam, view, RENDER_MM)
-        prepared = prepare_display(rendered.pixels, view.laterality, preset(preset_of(size)))
+        prepared = square_of_display(rendered.pixels, view.laterality, size)
         planes.append(np.round(prepared.pixels * 255.0).astype(np.uint8))
         for truth in rendered.truth:
             if truth.finding is None:
@@ -117,11 +118,12 @@ def render_exam(seed: int, number: int, pair_share: float, size: int) -> tuple[P
                 lesion = exam.lesions[truth.index]
                 (sentence,) = view_sentences([lesion], view)
                 edges = (box.left, box.top, box.right, box.bottom)
-                marks.append(Mark(index, _cleaned(description(lesion)), _cleaned(sentence), edges))
+                marks.append(Mark(index, cleaned(description(lesion)), cleaned(sentence), edges))
     return np.stack(planes), record_of(exam.seed, group, exam, tuple(marks))
 
 
-def _cleaned(words: str) -> str:
+def cleaned(words: str) -> str:
+    """As texts are trained on."""
     return " ".join(clean_section(words, keep_short=True))
 
 
@@ -140,6 +142,11 @@ class ExamStore:
         """(N)."""
         return np.array([record.positive for record in self.records], np.bool_)
 
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which views are there, (N, 4)."""
+        return np.array([[view not in r.absent for view in range(len(STANDARD_VIEWS))] for r in self.records])
+
     def views(self, rows: NDArray[np.int64], size: int) -> Plane:
         """Planes of views numbered 4 * exam + view, (B, size, size), by area means."""
         planes = self.planes.reshape(-1, *self.planes.shape[2:])[rows]
@@ -152,13 +159,32 @@ def shrunk(planes: Plane, size: int) -> Plane:
     if times == 1:
         return planes
     cut = planes.reshape(*planes.shape[:-2], size, times, size, times)
-    return np.rint(cut.mean((-3, -1))).astype(np.uint8)
+    means: Plane = np.rint(cut.mean((-3, -1))).astype(np.uint8)
+    return means
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Exams of one split: `count` from `seed` on, `pair_share` of them members of pairs."""
+
+    split: str
+    seed: int
+    count: int
+    pair_share: float
 
 
 def render_store(
-    folder: Path, split: str, seed: int, count: int, pair_share: float, size: int, workers: int = 1
-) -> ExamStore:
-    """Render what is not there yet, in order; a run that is cut off goes on. Raises DataError for another split's file."""
+    folder: Path,
+    wanted: Wanted,
+    size: int,
+    may_go_on: Callable[[], bool],
+    workers: int = 1,
+) -> ExamStore | None:
+    """Render what is not there yet, in order; a run that was cut off goes on. None where the time was spent before.
+
+    Raises DataError for a file that holds something else.
+    """
+    split, seed, count, pair_share = wanted.split, wanted.seed, wanted.count, wanted.pair_share
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{split}-{GENERATOR_VERSION}-{seed}-{count}-{pair_share:g}-{size}"
     table, file = folder / f"{name}.jsonl", folder / f"{name}.u8"
@@ -174,6 +200,10 @@ def render_store(
                 lines.flush()
                 records.append(record)
                 _tell(split, number + 1, count)
+                if not may_go_on():
+                    break
+    if len(records) < count:
+        return None
     if len(records) != count:
         raise DataError(f"{table}: holds {len(records)} exams, not {count}; delete it and {file.name}")
     return ExamStore(np.memmap(file, np.uint8, "r", shape=shape), tuple(records))
@@ -189,7 +219,10 @@ def _rendered(
     with ProcessPoolExecutor(workers) as pool:
         arguments = [[value] * len(numbers) for value in (seed, pair_share, size)]
         found = pool.map(render_exam, arguments[0], numbers, arguments[1], arguments[2], chunksize=4)
-        yield from zip(numbers, found, strict=True)
+        try:
+            yield from zip(numbers, found, strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _tell(split: str, done: int, count: int) -> None:
@@ -210,5 +243,12 @@ def _read_records(table: Path) -> list[ExamRecord]:
 def _record(table: dict[str, Any]) -> ExamRecord:
     marks = tuple(Mark(m["view"], m["phrase"], m["sentence"], tuple(m["box"])) for m in table["marks"])
     return ExamRecord(
-        table["seed"], table["group"], table["positive"], table["small_mm"], tuple(table["impressions"]), marks
+        table["seed"],
+        table["group"],
+        table["positive"],
+        table["small_mm"],
+        tuple(table["impressions"]),
+        marks,
+        table["patient"],
+        tuple(table["absent"]),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from training.mammo_clip.pretraining_recipe import Keeping, RecipeError, build, check_parts
 from training.multi_view.adapters import AdapterPlan
+from training.multi_view.case_prompts import CasePrompts
 from training.multi_view.case_training import CLASS_WEIGHTS, CaseOptimisation
 
 VIEWS_SEEN = ("all", "CC", "MLO")
@@ -131,7 +132,7 @@ class ControlledRecipe:
     adapters: Adapters
     optimisation: CaseOptimisation
     keeping: Keeping
-    prompts: Mapping[str, "Prompts"]
+    prompts: Mapping[str, CasePrompts]
     arms: Mapping[str, Arm]
     contrasts: tuple[Contrast, ...]
 
@@ -151,14 +152,6 @@ class ControlledRecipe:
     def is_joint(self, arm: Arm) -> bool:
         """Views meet before the cached blocks end: all blocks are then across views."""
         return arm.global_blocks == self.encoder.layers
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """Sentences of either answer; their mean is the class."""
-
-    negative: tuple[str, ...]
-    positive: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +191,8 @@ def load_controlled_recipe(path: Path) -> ControlledRecipe:
     plain = build(_Plain, table, where)
     check_parts(plain, _CHOICES, where)
     recipe = ControlledRecipe(
-        **{name: getattr(plain, name) for name in _Plain.__slots__},  # type: ignore[attr-defined]
-        prompts={name: build(Prompts, one, f"{where}: prompts.{name}") for name, one in parts["prompts"].items()},
+        **{name: getattr(plain, name) for name in _Plain.__slots__},
+        prompts={name: _prompts(name, one, f"{where}: prompts.{name}") for name, one in parts["prompts"].items()},
         arms={name: _arm(parts["base"], one, f"{where}: arms.{name}") for name, one in parts["arms"].items()},
         contrasts=tuple(
             build(Contrast, {"question": question, **one}, f"{where}: contrasts.{question}")
@@ -215,6 +208,13 @@ def _table_of(table: dict[str, Any], name: str, where: str) -> dict[str, Any]:
     if not isinstance(part, dict) or not part:
         raise RecipeError(f"{where}: the table {name} is missing or empty")
     return part
+
+
+def _prompts(name: str, table: object, where: str) -> CasePrompts:
+    if not isinstance(table, dict):
+        raise RecipeError(f"{where} is {table!r}, not a table")
+    made: CasePrompts = build(CasePrompts, {"name": name, **table}, where)
+    return made
 
 
 def _arm(base: dict[str, Any], table: object, where: str) -> Arm:

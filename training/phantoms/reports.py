@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from node.mammography.findings import FindingKind
 from node.mammography.views import Laterality, View, ViewPosition
-from training.phantoms.lesions import Lesion
+from training.phantoms.lesions import Lesion, LesionKind
 
 _SIDES = {Laterality.RIGHT: "right", Laterality.LEFT: "left"}
 
@@ -52,6 +52,11 @@ def view_sentences(lesions: Sequence[Lesion], view: View) -> tuple[str, ...]:
 def description(lesion: Lesion) -> str:
     """The finding alone: "irregular mass with spiculated margins"."""
     return _PHRASES[lesion.subtype]
+
+
+def phrase_of(kind: LesionKind) -> str:
+    """The words for any lesion of a kind, as `description` has them."""
+    return _PHRASES[kind.subtype]
 
 
 def _opening(lesion: Lesion) -> str:
