@@ -17,7 +17,7 @@ from node.mammography.regions import HeatGrid
 from training.figures.detection import ViewMarks, froc, view_marks, voc_average_precision
 from training.figures.intervals import share_interval
 from training.localisation import FloatImage
-from training.mammo_clip.factor import HeatSettings, PaperMapper, SharedMapper, phrase_heat
+from training.mammo_clip.factor import HeatSettings, PaperMapper, SharedMapper, heatmaps, image_scores, phrase_heat
 from training.mammo_clip.factor_features import ViewSet, maps_of
 from training.mammo_clip.factor_views import FactorView, Truth, truth_of
 from training.mammo_clip.loading import LoadedModel
@@ -52,18 +52,16 @@ class HeatSource:
 
     @torch.inference_mode()
     def heat(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) -> heat (B, K, h, w), and (B, K) how sure it is that the view shows it: the greatest cosine, or
-        the greatest heat of fixed weights.
+        """(B, C, h, w) -> heat (B, K, h, w), and (B, K) how sure it is that the view shows it: the score of its
+        cosines, or the greatest heat of fixed weights.
         """
         if self.weights is not None:
-            heat = torch.einsum("bchw,ck->bkhw", maps, self.weights)
-            # Weights below 0, as pooling learns them, may leave nothing above it: then the least heat counts as none.
-            heat = heat.relu() if bool((self.weights >= 0.0).all()) else heat - heat.amin((2, 3), keepdim=True)
+            heat = heatmaps(maps, self.weights)
             return heat, heat.amax((2, 3))
         assert self.mapper is not None
         assert self.phrases is not None
         cosines = self.mapper(maps, self.phrases)
-        return phrase_heat(maps, cosines, self.settings), cosines.amax(1)
+        return phrase_heat(maps, cosines, self.settings), image_scores(cosines, self.settings)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,7 +49,13 @@ def save_mapper(folder: Path, mapper: nn.Module, heat: HeatSettings, record: Map
 
 def _shape(mapper: nn.Module) -> dict[str, Any]:
     if isinstance(mapper, SharedMapper):
-        return {"kind": "shared", "channels": mapper.channels, "embed_dim": mapper.embed_dim, "hidden": mapper.hidden}
+        return {
+            "kind": "shared",
+            "channels": mapper.channels,
+            "embed_dim": mapper.embed_dim,
+            "hidden": mapper.hidden,
+            "silent": mapper.silent,
+        }
     assert isinstance(mapper, PaperMapper)
     last = mapper.pool[0][-1]  # type: ignore[index]
     return {
@@ -67,7 +73,8 @@ def load_any_mapper(folder: Path) -> LoadedMapper:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         mapper: SharedMapper | PaperMapper
         if record["kind"] == "shared":
-            mapper = SharedMapper(int(record["channels"]), int(record["embed_dim"]), int(record["hidden"]))
+            shape = (int(record["channels"]), int(record["embed_dim"]), int(record["hidden"]))
+            mapper = SharedMapper(*shape, silent=bool(record.get("silent", False)))
         else:
             mapper = PaperMapper(
                 int(record["cells"]), int(record["embed_dim"]), int(record["heads"]), heads_mixed=record["heads_mixed"]

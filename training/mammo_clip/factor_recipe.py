@@ -48,6 +48,10 @@ class FactorOptimisation:
     patience: int
     hidden: int
     """Width of the shared mapper."""
+    stay: float
+    """What holds the shared mapper's vectors to where they began (factor_start.py): so many times their mean squared
+    distance is added to the loss. Images alone would let channels speak that tell which image, not where.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +46,7 @@ from training.mammo_clip.factor_training import (
 )
 from training.mammo_clip.factor_views import FINDINGS, FactorSets, balanced
 from training.mammo_clip.loading import LoadedModel
+from training.mammo_clip.localising import at_cells, breast_of
 from training.mammo_clip.multiple_instance import train_pooling
 from training.mammo_clip.open_vocabulary import Asker
 from training.mammo_clip.phrase_figures import PhraseFigures, held_out_words
@@ -207,9 +209,14 @@ def _baselines(run: FactorRun, chosen: Trained, heads: Tensor) -> dict[str, Tens
     present = phrase_truth(plain, run.training.views).present
     found = {FIXED: _fixed(run, chosen, heads, present)}
     settings, encoded = run.recipe.baselines, run.encoded[0]
-    count = len(encoded.maps)
-    for seed in range(settings.seeds if settings.views else 0):
-        found[POOLING.format(seed)] = train_pooling(encoded.maps_of, present[:count], settings.epochs, seed)
+    if not settings.views:
+        return found
+    count, _, *cells = encoded.maps.shape
+    planes = [breast_of(run.training.plane(number)) for number in range(count)]
+    inside = torch.from_numpy(np.stack([at_cells(plane, run.grid, (cells[0], cells[1])) for plane in planes]))
+    for seed in range(settings.seeds):
+        weights = train_pooling(encoded.maps_of, inside, present[:count], settings.epochs, seed)
+        found[POOLING.format(seed)] = weights
     return found
 
 

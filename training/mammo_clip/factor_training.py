@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from training.mammo_clip.factor import PaperMapper, SharedMapper, factor_loss
+from training.mammo_clip.factor import HeatSettings, PaperMapper, SharedMapper, factor_loss, image_scores
 from training.mammo_clip.factor_phrases import PhraseSet, PhraseTruth
 from training.mammo_clip.factor_recipe import FactorRecipe
+from training.mammo_clip.factor_start import channel_directions
 from training.mammo_clip.gradients import NotFiniteError
 
 _CHUNK = 128
@@ -47,54 +49,52 @@ class StatisticViews:
 def train_shared(
     recipe: FactorRecipe, seed: int, phrases: PhraseSet, training: StatisticViews, validation: StatisticViews
 ) -> Trained:
-    """One seed of the shared mapper."""
+    """One seed of the shared mapper, from what the channels say by themselves (factor_start.py)."""
     torch.manual_seed(seed)
     settings = recipe.optimisation
-    mapper = SharedMapper(training.statistics.shape[1], phrases.texts.shape[1], settings.hidden)
+    mapper = SharedMapper(training.statistics.shape[1], phrases.texts.shape[1], settings.hidden, silent=True)
     mapper.measure(training.statistics)
     scaled = _scaled(mapper, training.statistics)
     nowhere = torch.from_numpy(np.flatnonzero(~phrases.placed))
     placed = torch.from_numpy(np.flatnonzero(phrases.placed))
+    mapper.start(_directions(phrases, training, nowhere))
+    with torch.no_grad():
+        first = mapper.of_scaled(scaled[:1])
 
     def step(rows: Tensor, draws: torch.Generator) -> Tensor:
         some = placed[torch.randperm(len(placed), generator=draws)[: recipe.phrases.placed_a_step]]
         chosen = torch.cat([nowhere, some])
         wording = torch.randint(phrases.embeddings.shape[1], (len(chosen),), generator=draws)
-        texts = phrases.embeddings[chosen, wording]
-        best = strongest_cosines(mapper, scaled[rows], texts)
+        vectors = mapper.of_scaled(scaled[rows])
+        scores = image_scores(vectors @ phrases.embeddings[chosen, wording].T, recipe.heat)
         present, absent = training.truth.present[rows][:, chosen], training.truth.absent[rows][:, chosen]
-        return factor_loss(best[:, None], present, recipe.loss, absent)
+        moved = (vectors - first).square().sum(-1).mean()
+        return factor_loss(scores[:, None], present, recipe.loss, absent) + settings.stay * moved
 
     def validate() -> float:
-        best = image_cosines(mapper, validation.statistics, phrases.texts[nowhere])
+        scores = scores_of(mapper, validation.statistics, phrases.texts[nowhere], recipe.heat)
         truth = validation.truth
-        loss = factor_loss(best[:, None], truth.present[:, nowhere], recipe.loss, truth.absent[:, nowhere])
+        loss = factor_loss(scores[:, None], truth.present[:, nowhere], recipe.loss, truth.absent[:, nowhere])
         return float(loss)
 
     return _fit(recipe, seed, mapper, step, validate, training.rows)
+
+
+def _directions(phrases: PhraseSet, views: StatisticViews, nowhere: Tensor) -> Tensor:
+    """(C, D), from the phrases without a place, each as the mean of its wordings."""
+    texts = functional.normalize(phrases.embeddings[nowhere].mean(1), dim=1)
+    truth = views.truth
+    return channel_directions(views.statistics, truth.present[:, nowhere], truth.absent[:, nowhere], texts)
 
 
 def _scaled(mapper: SharedMapper, statistics: Tensor) -> Tensor:
     return (statistics - mapper.centre) / mapper.spread
 
 
-def strongest_cosines(mapper: SharedMapper, scaled: Tensor, phrases: Tensor) -> Tensor:
-    """The greatest cosine over channels, (B, K), with its gradient; `scaled` (B, C, STATISTICS) is brought to scale.
-
-    Only the channel that is the maximum gets a gradient: all are mapped without one, those that matter again with one.
-    """
-    count, channels, _ = scaled.shape
-    with torch.no_grad():
-        best = (mapper.of_scaled(scaled) @ phrases.T).argmax(1)
-    pairs, places = torch.unique(best + channels * torch.arange(count)[:, None], return_inverse=True)
-    vectors = mapper.of_pairs(scaled.reshape(count * channels, -1)[pairs], pairs % channels)
-    return (vectors[places] * phrases).sum(-1)
-
-
 @torch.no_grad()
-def image_cosines(mapper: SharedMapper, statistics: Tensor, phrases: Tensor) -> Tensor:
-    """The greatest cosine over channels of each view with each phrase, (N, K)."""
-    parts = [(mapper.vectors(some) @ phrases.T).amax(1) for some in torch.split(statistics, _CHUNK)]
+def scores_of(mapper: SharedMapper, statistics: Tensor, phrases: Tensor, heat: HeatSettings) -> Tensor:
+    """How sure the mapper is that each view shows each phrase, (N, K)."""
+    parts = [image_scores(mapper.vectors(some) @ phrases.T, heat) for some in torch.split(statistics, _CHUNK)]
     return torch.cat(parts)
 
 

@@ -6,6 +6,7 @@ Boxes are left, top, right, bottom in continuous model pixels. Axes: h, w cells,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -178,11 +179,16 @@ def hits(boxes: Sequence[HeatBox], truth: Sequence[Box], least: float) -> bool:
 def mask_heat(mask: BoolImage, grid: HeatGrid, cells: tuple[int, int]) -> FloatImage:
     """The heat (h, w) that a perfect map could show: the share of each cell's pixels that the mask (H, W) covers."""
     spread = ndimage.uniform_filter(mask.astype(np.float32), [round(side) for side in grid.stride], mode="constant")
+    return np.asarray(at_cells(spread, grid, cells), dtype=np.float32)
+
+
+def at_cells(plane: NDArray[Any], grid: HeatGrid, cells: tuple[int, int]) -> NDArray[Any]:
+    """A plane (H, W) at the centres of cells, (h, w)."""
     rows, columns = (
         np.clip(np.floor(offset + stride * np.arange(count)).astype(np.intp), 0, size - 1)
-        for offset, stride, count, size in zip(grid.offset, grid.stride, cells, mask.shape, strict=True)
+        for offset, stride, count, size in zip(grid.offset, grid.stride, cells, plane.shape, strict=True)
     )
-    return np.asarray(spread[np.ix_(rows, columns)], dtype=np.float32)
+    return np.asarray(plane[np.ix_(rows, columns)])
 
 
 LOG_NAMES = {"Mass": "mass", "Suspicious_Calcification": "suspicious_calcification"}

@@ -25,7 +25,7 @@ from node.mammography.views import STANDARD_VIEWS, Laterality, View, view_of
 from training.cache import prepare_exam
 from training.localisation import FloatImage
 from training.mammo_clip.breasts import DataError
-from training.mammo_clip.factor import HeatSettings, PaperMapper, SharedMapper, phrase_heat
+from training.mammo_clip.factor import HeatSettings, PaperMapper, SharedMapper, image_scores, phrase_heat
 from training.mammo_clip.factor_features import grid_of
 from training.mammo_clip.factor_folder import check_fits, load_any_mapper, load_phrases
 from training.mammo_clip.factor_phrases import embed, finding_embeddings, plain_phrase
@@ -152,8 +152,8 @@ def mask_for(statement: Statement, image: AskedImage) -> PlaceMask:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """From validation, by finding: `presence`, the cosine from which a view shows it, and `heat_scale`, the median peak
-    at true lesions. Imported heads have none: presence -1, every view shows it.
+    """From validation, by finding: `presence`, the score of cosines from which a view shows it, and `heat_scale`, the
+    median peak at true lesions. Imported heads have none: presence -1, every view shows it.
     """
 
     presence: float
@@ -163,7 +163,7 @@ class Threshold:
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """What is said of one image. `heat` (H, W) in units of the median peak at true lesions, 0 where nothing may be
-    shown; `boxes` in model pixels; `presence` the greatest cosine of a channel with the phrase.
+    shown; `boxes` in model pixels; `presence` the score of the channels' cosines with the phrase.
     """
 
     image: AskedImage
@@ -199,7 +199,7 @@ class Asker:
             return Answer(image, "not asked of this view", nothing, (), float("nan"), remarks)
         maps = self.encoder.features(image.plane[None]).feature_map.float().cpu()
         cosines, limits = self._cosines(question, maps), self.thresholds[question.like]
-        presence = float(cosines.max())
+        presence = float(image_scores(cosines, self.settings))
         shown = presence >= limits.presence
         if question.statement.negated:
             return Answer(image, _absence(shown), nothing, (), presence, remarks)

@@ -18,7 +18,7 @@ from node.mammography.place_words import place_mask
 from node.mammography.regions import HeatGrid
 from training.figures.intervals import auc_interval, share_interval
 from training.localisation import FloatImage
-from training.mammo_clip.factor import phrase_heat
+from training.mammo_clip.factor import image_scores, phrase_heat
 from training.mammo_clip.factor_phrases import SplitPhrases, embed, plain_phrase
 from training.mammo_clip.factor_views import FactorView, Truth, truth_of
 from training.mammo_clip.images import PhantomView, Plane
@@ -73,9 +73,10 @@ class PhraseFigures:
     def add(self, view: FactorView, plane: Plane, maps: Tensor) -> None:
         """One view with its maps (1, C, h, w)."""
         cosines = self.asker.mapper(maps, self.embeddings)
+        scores = image_scores(cosines, self.asker.settings)[0]
         self.patients.append(view.patient)
         for number, name in enumerate(self.names):
-            self.presence[name].append(float(cosines[0, :, number].max()))
+            self.presence[name].append(float(scores[number]))
             self.truth[name].append(any(seen.name == name for seen in view.seen))
         if not view.seen:
             return

@@ -124,8 +124,8 @@ placed_a_step = 4
 temperature = 0.07
 ones_for_positives = false
 [heat]
-strongest = 0
-temperature = 0.07
+strongest = 1
+temperature = 0
 [optimisation]
 learning_rate = 1e-2
 weight_decay = 0.01
@@ -133,6 +133,7 @@ epochs = 60
 batch = 24
 patience = 0
 hidden = 32
+stay = 0.1
 [baselines]
 views = 16
 epochs = 4

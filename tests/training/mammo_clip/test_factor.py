@@ -8,15 +8,20 @@ import torch
 from torch.nn import functional
 
 from training.mammo_clip.factor import (
+    STATISTICS,
     FactorLoss,
+    HeatSettings,
     PaperMapper,
     SharedMapper,
     channel_weights,
     factor_loss,
     fixed_weights,
     heatmaps,
+    image_scores,
     phrase_embedding,
 )
+from training.mammo_clip.factor_start import GREATEST_EFFECT, RIDGE, channel_directions, channel_effects
+from training.mammo_clip.multiple_instance import pooled, train_pooling
 
 
 def transcription(cosines, present, temperature, ones):
@@ -149,3 +154,103 @@ def test_training_finds_the_channel_that_carries_the_phrase():
     assert int(weights[:, 0].argmax()) == 5
     heat = heatmaps(maps[:1], weights)[0, 0]
     assert divmod(int(heat.argmax()), 6) == (2, 4)
+
+
+def test_a_silent_mapper_s_vectors_are_shorter_than_1_and_keep_their_direction():
+    torch.manual_seed(0)
+    unit, silent = SharedMapper(4, 8, hidden=16), SharedMapper(4, 8, hidden=16, silent=True)
+    silent.load_state_dict(unit.state_dict())
+    maps = torch.rand(2, 4, 5, 5)
+    long, short = unit.channel_vectors(maps), silent.channel_vectors(maps)
+    assert torch.allclose(long.norm(dim=-1), torch.ones(2, 4), atol=1e-5)
+    assert short.norm(dim=-1).max() < 1.0
+    assert torch.allclose(functional.normalize(short, dim=-1), long, atol=1e-5)
+
+
+def test_a_mapper_begins_with_what_its_channels_say_whatever_the_image():
+    torch.manual_seed(0)
+    directions = torch.randn(9, 3) @ torch.randn(3, 12)
+    mapper = SharedMapper(9, 12, hidden=32, silent=True)
+    mapper.start(directions)
+    expected = directions / (1.0 + directions.square().sum(-1, keepdim=True)).sqrt()
+    for maps in (torch.rand(2, 9, 4, 4), torch.zeros(2, 9, 4, 4)):
+        assert torch.allclose(mapper.channel_vectors(maps), expected.expand(2, -1, -1), atol=1e-4)
+    mapper.channel_vectors(torch.rand(1, 9, 4, 4))[0, 0].sum().backward()
+    assert mapper.layers[0].weight.grad[:, :STATISTICS].abs().max() > 0.0
+
+
+def test_effects_are_differences_of_means_over_spreads():
+    generator = np.random.default_rng(0)
+    statistics, present = generator.normal(size=(12, 2, STATISTICS)), generator.random((12, 1)) < 0.5
+    absent = ~present
+    absent[0] = False
+    answers = statistics[..., :8].mean(2)
+    for channel in range(2):
+        having, others = answers[present[:, 0], channel], answers[absent[:, 0], channel]
+        expected = (having.mean() - others.mean()) / (having.std() + others.std())
+        got = channel_effects(torch.tensor(statistics), torch.tensor(present), torch.tensor(absent))
+        assert got[channel, 0].item() == pytest.approx(expected, rel=1e-4)
+    apart = torch.tensor(present, dtype=torch.float64)[:, :, None].expand(12, 1, STATISTICS)
+    assert channel_effects(apart, torch.tensor(present), torch.tensor(~present)).item() == GREATEST_EFFECT
+
+
+def test_directions_give_the_effects_back_and_answer_for_a_phrase_between():
+    """Channel 0 rises with phrase 0, channel 1 with phrase 1, channel 2 with neither; nobody shows phrase 2."""
+    torch.manual_seed(0)
+    present = torch.zeros(60, 3, dtype=torch.bool)
+    present[:20, 0], present[20:40, 1] = True, True
+    statistics = torch.randn(60, 3, STATISTICS) * 0.1
+    statistics[:20, 0] += 2.0
+    statistics[20:40, 1] += 2.0
+    phrases = torch.eye(8)[:3]
+    directions = channel_directions(statistics, present, ~present, phrases)
+    effects = channel_effects(statistics, present[:, :2], ~present[:, :2])
+    assert torch.allclose(directions @ phrases[:2].T, effects / (1.0 + RIDGE), atol=1e-3)
+    assert (directions @ phrases[:2].T).argmax(0).tolist() == [0, 1]
+    assert directions[2].norm() < 0.3 * directions[:2].norm(dim=1).min()
+    between = functional.normalize(phrases[0] + 0.5 * phrases[1], dim=0)
+    answers = directions @ between
+    assert answers[0] > answers[1] > answers[2]
+    assert not (directions @ phrases[2]).any()
+    nobody = torch.zeros_like(present)
+    assert not channel_directions(statistics, nobody, ~nobody, phrases).any()
+
+
+def test_the_score_is_the_mean_of_the_cosines_that_make_the_heat():
+    cosines = torch.tensor([[[0.9], [0.5], [-0.2]]])
+    assert image_scores(cosines, HeatSettings(2, 0.0)).item() == pytest.approx(0.7)
+    assert image_scores(cosines, HeatSettings(9, 0.0)).item() == pytest.approx(0.4)
+    assert image_scores(cosines, HeatSettings(0, 0.0)).item() == pytest.approx(0.9)
+    assert image_scores(cosines, HeatSettings(2, 0.2)).item() == pytest.approx(0.9)
+
+
+def test_pooling_is_the_mean_of_the_largest_cells_of_the_breast():
+    inside = torch.zeros(2, 4, 5, dtype=torch.bool)
+    inside[0, :, :4] = True
+    inside[1, 0, :3] = True
+    logits = torch.arange(20.0).reshape(1, 1, 4, 5).repeat(2, 1, 1, 1)
+    expected = [np.mean(sorted(logits[view, 0][inside[view]].tolist())[-8:]) for view in range(2)]
+    assert pooled(logits, inside)[:, 0].tolist() == pytest.approx(expected)
+    logits[0, 0, :, 4] = 1e4
+    assert pooled(logits, inside)[:, 0].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_pooling_points_where_a_channel_fires_that_only_labels_told_of(seed):
+    """Two findings in a breast of 40 cells, each by one channel of six; a third channel fires in every view."""
+    torch.manual_seed(7)
+    present = torch.rand(48, 2) < 0.4
+    inside = torch.zeros(48, 8, 8, dtype=torch.bool)
+    inside[:, :, :5] = True
+    maps = torch.rand(48, 6, 8, 8) * inside[:, None] + 4.0 * ~inside[:, None]
+    places = torch.stack([torch.randint(8, (48,)), torch.randint(5, (48,))], dim=1)
+    for view, (row, column) in enumerate(places.tolist()):
+        maps[view, 2, row, (column + 2) % 5] += 3.0
+        for finding in torch.nonzero(present[view])[:, 0].tolist():
+            maps[view, 4 + finding, (row + 3 * finding) % 8, column] += 2.0
+    weights = train_pooling(lambda rows: maps[list(rows)], inside, present, 30, seed)
+    heat = torch.einsum("bchw,ck->bkhw", maps, weights).masked_fill(~inside[:, None], float("-inf")).flatten(2)
+    for finding in range(2):
+        at = heat[present[:, finding], finding].argmax(1)
+        row, column = places[present[:, finding]].T
+        assert (at == (row + 3 * finding) % 8 * 8 + column).float().mean() >= 0.9

@@ -13,13 +13,12 @@ from node.mammography.views import STANDARD_VIEWS, Laterality
 from tests.training.mammo_clip import planted
 from training.cache import load_exam
 from training.mammo_clip.breasts import DataError
-from training.mammo_clip.factor import PaperMapper, SharedMapper
+from training.mammo_clip.factor import PaperMapper
 from training.mammo_clip.factor_command import add_factor
 from training.mammo_clip.factor_features import encode, grid_of, view_set
 from training.mammo_clip.factor_folder import load_any_mapper, load_baselines, load_mapper, load_phrases, seed_folders
 from training.mammo_clip.factor_phrases import phrase_truth, split_phrases
 from training.mammo_clip.factor_recipe import FactorPhrases, load_factor_recipe
-from training.mammo_clip.factor_training import strongest_cosines
 from training.mammo_clip.factor_views import FINDINGS, balanced, phantom_views, truth_of
 from training.mammo_clip.grammar import Location
 from training.mammo_clip.loading import load_model
@@ -153,23 +152,6 @@ def test_statistics_are_those_of_the_maps(folder, model):
     assert torch.allclose(found[:, 0], cells.amax(1), atol=2e-3)
     assert torch.allclose(found[:, 32], cells.mean(1), atol=2e-3)
     assert torch.allclose(found[:, 33], cells.std(1, correction=0), atol=2e-3)
-
-
-def test_the_shortcut_of_training_has_the_loss_s_gradient():
-    torch.manual_seed(0)
-    mapper, statistics = SharedMapper(5, 8, hidden=6), torch.randn(3, 5, 34)
-    phrases = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
-    gradients = []
-    for scores in (
-        lambda: (mapper.vectors(statistics) @ phrases.T).amax(1),
-        lambda: strongest_cosines(mapper, statistics, phrases),
-    ):
-        mapper.zero_grad()
-        found = scores()
-        found.square().sum().backward()
-        gradients.append([found.detach(), *(part.grad.clone() for part in mapper.parameters())])
-    for plain, short in zip(*gradients, strict=True):
-        assert torch.allclose(plain, short, atol=1e-5)
 
 
 def test_views_without_findings_are_drawn_and_lesions_all_stay(folder):
