@@ -19,7 +19,7 @@ from node.intake import receive
 from node.mammography.views import STANDARD_VIEWS
 from node.owner import owner_name
 from node.settings import ExamSettings
-from node.wake import DELIVER_QUEUE, READ_QUEUE, Publisher, Waker
+from node.wake import DELIVER_QUEUE, READ_QUEUE, SHADOW_QUEUE, Publisher, Waker
 from tests.node.database.values import STUDY, a_reading, a_result, an_instance
 
 EXAM = ExamSettings(60.0, False, False, False)
@@ -190,3 +190,18 @@ def test_wrong_settings_end_the_command_with_their_name(tmp_path: Path, capsys: 
     (tmp_path / "settings.toml").write_text("colour = 'red'\n")
     assert main(["status", "--settings", str(tmp_path / "settings.toml")]) == 2
     assert "colour: unknown key" in capsys.readouterr().err
+
+
+def test_a_shadow_is_published_to_its_own_queue_where_its_candidate_reads(
+    broker: EmbeddedBroker, publisher: Publisher, database: Database, tmp_path: Path
+) -> None:
+    _ready_exam(database)
+    now = datetime.now(UTC)
+    assert lease_exam(database, STUDY, "elsewhere/1/2/3", now, 300.0) is not None
+    said = {"prediction": {}, "seconds": {}, "now": now, "shadow": "2.1.0"}
+    assert store_reading(database, "elsewhere/1/2/3", a_reading(), [], [], **said) is not None  # type: ignore[arg-type]
+    assert Waker(database, publisher, 60.0).sweep(now) == 0
+    assert Waker(database, publisher, 60.0, "2.2.0").sweep(now) == 0
+    waker = Waker(database, publisher, 60.0, "2.1.0")
+    assert [waker.sweep(now), waker.sweep(now)] == [1, 0]
+    assert (publisher.queued(SHADOW_QUEUE), publisher.queued(READ_QUEUE)) == (1, 0)
