@@ -122,6 +122,6 @@ def class_weights(labels: Tensor) -> Tensor:
     counts = torch.bincount(labels.long().flatten(), minlength=2).float()
     if len(counts) != 2 or bool((counts == 0).any()):
         raise RecipeError(
-            f"labels: {counts.tolist()} exams of class 0, 1, ...; both of 0 and 1 are wanted, nothing else"
+            f"labels: {counts.int().tolist()} exams of class 0, 1 and so on; wanted are both 0 and 1 alone"
         )
     return len(labels) / (2 * counts)

@@ -76,7 +76,7 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     for key in sorted(state):
         value = state[key].detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{key} {list(value.shape)}\n".encode())
-        digest.update(value.numpy())
+        digest.update(memoryview(value.numpy()).cast("B"))
     return digest.hexdigest()
 
 
@@ -122,7 +122,10 @@ def load_exam_clip(folder: Path, backbone: Backbone) -> LoadedExamClip:
         )
     plan = _part(AdapterPlan, record, "adapters", folder)
     config = _part(ClipConfig, record, "config", folder)
-    model = _filled(folder, build_exam_clip(config, plan, *splits, backbone.state))
+    try:
+        model = _filled(folder, build_exam_clip(config, plan, *splits, backbone.state))
+    except RecipeError as error:
+        raise CheckpointError(f"{folder / RECORD}: {error}") from error
     prompts = _part(CasePrompts, record, "prompts", folder)
     return LoadedExamClip(model.eval(), load_clip_tokenizer(folder / VOCABULARY_FILE), prompts, record)
 

@@ -62,8 +62,10 @@ def bicubic(plane: Plane, size: int) -> Plane:
 def _crop_side(display: NDArray[np.float32]) -> int:
     """The longer side of the breast's crop, of the whole image where no breast is found."""
     breast = find_breast(display)
-    found = display.shape if breast is None else (breast.bottom - breast.top, breast.right - breast.left)
-    return min(max(found), LONGEST_SIDE_PX)
+    rows, columns = display.shape
+    if breast is not None:
+        rows, columns = breast.bottom - breast.top, breast.right - breast.left
+    return min(max(rows, columns), LONGEST_SIDE_PX)
 
 
 def _shrunk(placement: Placement, size: int) -> Placement:
