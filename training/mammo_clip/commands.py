@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.acceptance import add_acceptance
 from training.compile_command import add_compile
 from training.mammo_clip.detect_command import add_detect
 from training.mammo_clip.factor_command import add_factor
@@ -33,6 +34,7 @@ def add_commands(commands: "Commands") -> None:
     add_controlled_runs(commands)
     add_joined(commands)
     add_compile(commands)
+    add_acceptance(commands)
     add_warm_up(commands)
 
 
