@@ -1,10 +1,13 @@
 """What the client makes of a real Triton: wire types, shared memory, full batches, priorities, versions."""
 
+import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,10 @@ from onnx import TensorProto, helper
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from node.errors import InferenceUnavailableError, ModelWaitError, NotServedError
-from node.inference import shared_memory
+from node import pipeline
+from node.errors import InferenceUnavailableError, ModelWaitError, NodeError, NotServedError
+from node.exam import ExamStatus
+from node.inference import breaker, shared_memory
 from node.inference.openvino_model import OpenVinoModel
 from node.inference.tensors import wire_inputs
 from node.inference.triton_config import write_config
@@ -23,6 +28,8 @@ from node.inference.triton_failures import error_of
 from node.inference.triton_model import TritonModel
 from node.owner import owner_name
 from node.settings import InferenceSettings
+from tests import mammograms
+from tests.integration.desk import Desk
 from tests.integration.triton_exams import EVERY, change, change_contract, differ, some_views
 from tests.integration.triton_server import Repository, TritonServer
 from tests.models import make_tiny_model
@@ -76,12 +83,13 @@ def registered(server: TritonServer) -> set[str]:
 
 
 def in_the_folder() -> list[Path]:
-    return list(shared_memory.FOLDER.glob(f"{shared_memory.PREFIX}*"))
+    """What this process has there."""
+    return list(shared_memory.FOLDER.glob(f"{shared_memory.PREFIX}*~{os.getpid()}~*"))
 
 
 @pytest.fixture(scope="module")
 def plain(triton: TritonServer) -> InferenceSettings:
-    return Repository(triton).serve("plain")
+    return Repository(triton).serve("client")
 
 
 @pytest.fixture
@@ -135,14 +143,15 @@ def test_memory_of_an_inference_that_was_given_up_is_not_used_again(
 ) -> None:
     settings = repository.serve("late", slowed(1.0))
     here = OpenVinoModel(settings)
+    others = registered(triton)
     model = TritonModel(replace(settings, urgent_deadline_seconds=0.3))
-    [before] = {name for name in registered(triton) if shared_memory.PREFIX in name}
+    [before] = registered(triton) - others
     with pytest.raises(InferenceUnavailableError, match=r"did not answer within 0\.3 s"):
         model.infer(some_views(1), EVERY, priority=0)
     for seed in (2, 3):
         assert differ(model.infer(some_views(seed), EVERY), here.infer(some_views(seed), EVERY)) < 1e-4
     assert before not in registered(triton)  # the server lets go of it when that inference has ended
-    assert len(registered(triton)) == 1
+    assert len(registered(triton) - others) == 1
     model.close()
 
 
@@ -155,7 +164,7 @@ def test_what_a_dead_process_left_is_swept(triton: TritonServer, plain: Inferenc
     triton.client.register_system_shared_memory(name, f"/{name}", 64)
     model = TritonModel(plain)
     assert name not in registered(triton)
-    assert in_the_folder() == []
+    assert not (shared_memory.FOLDER / name).exists()
     model.close()
 
 
@@ -179,7 +188,7 @@ def test_without_common_memory_tensors_travel_and_the_log_says_why_once(
 
 def test_a_version_that_is_not_there(plain: InferenceSettings) -> None:
     assert TritonModel(replace(plain, triton_version="1")).variant.endswith("v1")
-    with pytest.raises(NotServedError, match="serves no model plain"):
+    with pytest.raises(NotServedError, match="serves no model client"):
         TritonModel(replace(plain, triton_version="7"))
 
 
@@ -227,3 +236,35 @@ def _expired(server: TritonServer, model: TritonModel) -> Exception:
     with pytest.raises(InferenceServerException) as caught:
         server.client.infer("busy", tensors, priority=1, timeout=1)
     return error_of(str(caught.value.status()), caught.value.message(), server.url, "busy", 1.0)
+
+
+def test_exams_wait_while_the_model_fails_and_are_read_after_a_probe(
+    repository: Repository, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PROBE_SECONDS", 0.3)
+    model = TritonModel(replace(repository.serve("vanishing"), attempts=1))
+    repository.server.client.unload_model("vanishing")
+    studies = [desk.receive(mammograms.exam()) for _ in range(breaker.FAILURES + 2)]
+    for study in studies:
+        read(desk, model, study)
+    waiting = [desk.exam(study) for study in studies]
+    assert {exam.status for exam in waiting} == {ExamStatus.READY}
+    assert [exam.attempts for exam in waiting] == [1] * breaker.FAILURES + [0, 0]
+    assert all("serves no model vanishing" in exam.reason for exam in waiting)
+    assert all("the model server does not work and is probed" in exam.reason for exam in waiting[-2:])
+    repository.load("vanishing")
+    time.sleep(0.3)
+    read(desk, model, studies[-1], datetime.now(UTC) + timedelta(minutes=2))
+    assert desk.exam(studies[-1]).status is ExamStatus.READ
+    model.close()
+
+
+def read(desk: Desk, model: TritonModel, study: str, now: datetime | None = None) -> None:
+    """What a worker's task does, at that time."""
+    when = now or datetime.now(UTC)
+    leased = pipeline.lease(desk.bench, study, when)
+    assert leased is not None
+    try:
+        pipeline.read_exam(desk.bench, leased, lambda: model)
+    except NodeError as error:
+        pipeline.give_up(desk.bench, leased, error, when)
