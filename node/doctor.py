@@ -27,6 +27,7 @@ from node.inference.load import contract_of, load_model
 from node.inference.model import Model
 from node.inference.phrase_models import load_phrase_models
 from node.inference.tensors import probe
+from node.inference.triton_model import TritonModel
 from node.inference.triton_statistics import READY, in_a_line, server_state
 from node.results.gate import program as dciodvfy
 from node.settings import (
@@ -265,7 +266,8 @@ def _tried_model(settings: Settings, inference: InferenceSettings, section: str)
     if unknown:
         raise NotWorkingError(f"rules name findings that the model does not know: {unknown}", "mend rules.thresholds")
     identity = f"{contract.name} {contract.version} ({model.variant}), weights {contract.weights_hash[:12]}"
-    return model, f"{identity}, a real inference in {seconds:.2f} s"
+    how = f"; {model.server}" if isinstance(model, TritonModel) else ""
+    return model, f"{identity}, a real inference in {seconds:.2f} s{how}"
 
 
 def _phrases(settings: Settings) -> str:

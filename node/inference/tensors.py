@@ -67,13 +67,13 @@ def wire_inputs(
         raise InferenceError(f"views {views.shape} and present {present.shape} are not {shape} and {shape[:1]} bool")
     if not present.any():
         raise InferenceError("no view is present")
-    clean = np.where(present[:, None, None, None], views, np.float32(0)).astype(np.float32)
+    clean = np.where(present[:, None, None, None], views, np.float32(0)).astype(np.float32, copy=False)
     if not (clean.min() >= -ROUNDING and clean.max() <= 1 + ROUNDING):  # false for NaN too
         raise InferenceError("a present view holds pixels outside [0, 1]")
-    clean = clean.clip(0, 1)
+    np.clip(clean, 0, 1, out=clean)
     if contract.wire_type == "uint8":
-        clean = np.rint(clean * 255)
-    return {"views": clean.astype(contract.wire_type)[None], "present": present[None].copy()}
+        np.rint(clean * np.float32(255), out=clean)
+    return {"views": clean.astype(contract.wire_type, copy=False)[None], "present": present[None].copy()}
 
 
 def prediction_of(outputs: Outputs, contract: ModelContract, present: NDArray[np.bool_]) -> Prediction:

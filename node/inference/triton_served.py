@@ -138,10 +138,10 @@ class ServedModel:
                 return question(self._client, max(ends - time.monotonic(), 0.001))
             except InferenceServerException as error:
                 status, message = str(error.status()), error.message() or ""
-                if status == "StatusCode.UNAVAILABLE":
+                is_passing = failure_of(status, message).retry is Retry.NOW
+                if is_passing:
                     self._client = _connect(self._settings)
-                is_last = attempt == self._settings.attempts or time.monotonic() + pause >= ends
-                if is_last or failure_of(status, message).retry is not Retry.NOW:
+                if attempt == self._settings.attempts or time.monotonic() + pause >= ends or not is_passing:
                     raise error_of(status, message, self._settings.triton_url, self._name, seconds) from error
             time.sleep(pause)
         raise SettingsError("inference.attempts must be at least 1")
