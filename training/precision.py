@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
@@ -35,7 +36,7 @@ def read_graph(file: Path) -> onnx.ModelProto:
     try:
         graph = onnx.load(file)
         onnx.checker.check_model(graph)
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
         raise PrecisionError(f"{file}: cannot be read as ONNX; export it again") from error
     return graph
 
