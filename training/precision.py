@@ -6,6 +6,7 @@ text tower, has its products with weights in half precision; attention, layer no
 """
 
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterable
@@ -102,30 +103,32 @@ def cast(graph: onnx.ModelProto, precision: str, sample: dict[str, NDArray[np.ge
     """
     full = expand(graph)
     inner = set(half_nodes(full))
-    outside = [f"{re.escape(node.name)}$" for node in full.graph.node if node.name not in inner]
+    outside = "|".join(re.escape(node.name) for node in full.graph.node if node.name not in inner)
     with tempfile.TemporaryDirectory() as folder:
         file, data = Path(folder) / "model.onnx", Path(folder) / "sample.npz"
         onnx.save(full, file)
         if sample is not None:
             np.savez(data, allow_pickle=False, **sample)
-        typed = _autocast(file, precision, outside, data if sample is not None else None)
+        typed = _autocast(file, precision, f"(?:{outside})$", data if sample is not None else None)
     del typed.metadata_props[:]
     typed.metadata_props.extend(graph.metadata_props)
     _check_ports(graph, typed)
     return typed
 
 
-def _autocast(file: Path, precision: str, outside: list[str], sample: Path | None) -> onnx.ModelProto:
+def _autocast(file: Path, precision: str, outside: str, sample: Path | None) -> onnx.ModelProto:
     try:
         from modelopt.onnx.autocast import convert_to_mixed_precision
     except ImportError as error:
         raise PrecisionError(
             f"nvidia-modelopt cannot be imported ({error}); run this through scripts/compile, which installs it apart"
         ) from error
+    for name in ("modelopt.onnx", "modelopt.onnx.autocast"):  # a line for each node otherwise
+        logging.getLogger(name).setLevel(logging.ERROR)
     converted: onnx.ModelProto = convert_to_mixed_precision(
         str(file),
         MODELOPT_TYPES[precision],
-        nodes_to_exclude=outside,
+        nodes_to_exclude=[outside],  # one expression: autocast tries each on each node
         keep_io_types=True,
         data_max=np.inf if sample is None else LARGEST_SEEN,
         calibration_data=None if sample is None else str(sample),
