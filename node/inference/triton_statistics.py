@@ -110,7 +110,8 @@ def _tried(missing: list[str], what: str, ask: Callable[[], T]) -> T | None:
 def _state(model: Any) -> State:
     """The state, empty for a model of the repository that was never asked for, and the reason in one line."""
     reason = " ".join(re.sub(WHERE_RAISED, "", model.reason, flags=re.DOTALL).split())
-    return model.state.lower(), "" if model.state == "READY" else reason[:LONGEST_REASON]
+    state = model.state.rpartition(".")[2].lower()  # MLServer says State.READY
+    return state, "" if state == READY else reason[:LONGEST_REASON]
 
 
 def _of_model(told: Any, states: Mapping[tuple[str, str], State]) -> ModelStatistics:

@@ -120,7 +120,8 @@ def test_status_and_doctor_tell_how_the_server_does(
     TritonModel(settings).infer(some_views(1), EVERY)
     for name, value in (("BACKEND", "triton"), ("TRITON_URL", settings.triton_url)):
         monkeypatch.setenv(f"MAMMOCLIP_INFERENCE_{name}", value)
-    (tmp_path / "settings.toml").write_text(settings_text(free_port(), "").replace("exam_encoder", "plain"))
+    text = settings_text(free_port(), "").replace("exam_encoder", "plain")
+    (tmp_path / "settings.toml").write_text(text.replace("lease_seconds = 30.0", "lease_seconds = 300.0"))
     asked = ["status", "--server", "--settings", str(tmp_path / "settings.toml")]
     assert main(asked) == 0
     said, row = (line for line in capsys.readouterr().out.splitlines() if line.startswith(("triton", "plain")))

@@ -16,6 +16,7 @@ from tests.certificates import Certificates, make_certificates
 from tests.integration.triton_exams import EVERY, HEIGHT, WIDTH, some_views
 from tests.integration.triton_server import Security, TritonServer, install_triton
 from tests.models import make_tiny_model
+from tests.servers import listens
 
 KEY, SECRET = "admin-key", "only for the node"
 
@@ -85,6 +86,11 @@ def test_without_the_secret_exams_are_read_and_nothing_is_changed(
     with pytest.raises(InferenceServerException, match="restricted"):
         server.client.unload_model("exam_encoder")
     model.close()
+
+
+def test_nothing_listens_beside_it_that_would_change_the_server(server: TritonServer) -> None:
+    assert listens(server.port)
+    assert not listens(server.http_port)
 
 
 def test_a_certificate_that_is_not_there_names_the_file(settings: InferenceSettings) -> None:

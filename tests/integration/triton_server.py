@@ -47,6 +47,7 @@ class Security:
             *("--grpc-use-ssl=true", "--grpc-use-ssl-mutual=true", f"--grpc-root-cert={made.authority}"),
             *(f"--grpc-server-cert={made.server}", f"--grpc-server-key={made.server_key}"),
             f"--grpc-restricted-protocol=model-repository,shared-memory:admin-key={self.admin_key}",
+            "--allow-http=false",  # which knows no TLS and none of these keys
         )
 
     def client(self, url: str) -> InferenceServerClient:
