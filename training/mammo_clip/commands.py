@@ -13,6 +13,7 @@ from training.mammo_clip.finetune_command import add_finetune
 from training.mammo_clip.probe_command import add_probe
 from training.mammo_clip.served_figures_command import add_served_figures
 from training.mammo_clip.zero_shot_command import add_zero_shot
+from training.multi_view.cases_command import add_cases
 from training.multi_view.controlled_command import add_controlled_runs
 from training.multi_view.joined_command import add_joined
 from training.warm_up import add_warm_up
@@ -31,6 +32,7 @@ def add_commands(commands: "Commands") -> None:
     add_probe(commands)
     add_zero_shot(commands)
     add_served_figures(commands)
+    add_cases(commands)
     add_controlled_runs(commands)
     add_joined(commands)
     add_compile(commands)

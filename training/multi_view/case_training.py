@@ -5,7 +5,7 @@ chosen by the AUC on validation cases, which are neither trained nor tested on. 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -109,7 +109,6 @@ class CaseRun:
     keeping: Keeping
     seed: int
     device: torch.device
-    facts: Mapping[str, Any]
     workers: int = 0
 
 

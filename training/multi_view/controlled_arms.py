@@ -118,7 +118,6 @@ def _trained(
         recipe.keeping,
         recipe.seed + SEED_STEP * seed,
         torch.device("cpu"),
-        {},
     )
     training = CaseTraining(run, model, resume=latest_checkpoint(folder) is not None)
     progress = training.go()
