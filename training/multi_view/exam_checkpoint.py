@@ -76,7 +76,7 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     for key in sorted(state):
         value = state[key].detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{key} {list(value.shape)}\n".encode())
-        digest.update(memoryview(value.numpy()).cast("B"))
+        digest.update(value.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -34,10 +34,13 @@ def normalised(views: Tensor) -> Tensor:
     return (views - mean) / std
 
 
-def drop_views(present: Tensor, chance: float) -> Tensor:
-    """Presence (B, V) with each present view dropped by `chance`; an exam that would lose all keeps what it had."""
-    kept = present & (torch.rand(present.shape, device=present.device) >= chance)
-    return torch.where(kept.any(1, keepdim=True), kept, present)
+def drop_views(present: Tensor, chance: float, generator: torch.Generator | None = None) -> Tensor:
+    """Presence (..., V) bool with each present view dropped by `chance`; of an exam that would lose all, one stays."""
+    drawn = torch.rand(present.shape, device=present.device, generator=generator)
+    kept = present & (drawn >= chance)
+    best = torch.where(present, drawn, -1.0)
+    last = present & (best == best.amax(-1, keepdim=True))
+    return torch.where(kept.any(-1, keepdim=True), kept, last)
 
 
 class ExamClip(nn.Module):

@@ -65,7 +65,7 @@ def _crop_side(display: NDArray[np.float32]) -> int:
     rows, columns = display.shape
     if breast is not None:
         rows, columns = breast.bottom - breast.top, breast.right - breast.left
-    return min(max(rows, columns), LONGEST_SIDE_PX)
+    return min(max(int(rows), int(columns)), LONGEST_SIDE_PX)
 
 
 def _shrunk(placement: Placement, size: int) -> Placement:

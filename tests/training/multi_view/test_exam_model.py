@@ -132,14 +132,18 @@ def test_the_view_embedding_starts_at_zero_and_tells_views_apart_once_trained():
 
 
 def test_view_dropout_drops_about_its_share_and_never_all():
-    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     present = torch.ones(5000, 4, dtype=torch.bool)
     present[:1000, 1:] = False
-    kept = drop_views(present, 0.3)
+    kept = drop_views(present, 0.3, generator)
     assert bool(kept.any(1).all())
     assert not bool((kept & ~present).any())
     assert 0.28 < 1 - kept[1000:].float().mean() < 0.31
     assert torch.equal(kept[:1000], present[:1000])
+    assert torch.equal(drop_views(present, 0.0), present)
+    rarely = drop_views(present[1000:], 0.999, generator)
+    assert bool((rarely.sum(1) >= 1).all())
+    assert rarely.float().mean(0).tolist() == pytest.approx([0.25] * 4, abs=0.03)
 
 
 def test_views_are_dropped_in_training_only():
