@@ -114,6 +114,7 @@ def test_a_server_that_is_away_costs_no_more_than_the_deadline(settings: Inferen
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.filterwarnings("ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning")
 def test_status_and_doctor_tell_how_the_server_does(
     settings: InferenceSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
