@@ -152,7 +152,7 @@ def write_judged(path: Path, judged: Judged) -> None:
         writer = csv.writer(file)
         writer.writerow(_HEADER)
         for values in zip(judged.rows, numbers, judged.malignant.astype(int), judged.fold, judged.logits, strict=True):
-            writer.writerow([*values[:4], f"{values[4]:.9g}"])
+            writer.writerow([*values[:4], repr(float(values[4]))])
     part.replace(path)
 
 
