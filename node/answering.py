@@ -16,14 +16,13 @@ from node.interpretation import calibrated, heat_grid, outline_of
 from node.mammography.anatomy import find_landmarks, place
 from node.mammography.contract import QueryAnswer, QueryContract
 from node.mammography.findings import Box, Place
+from node.mammography.marking import FURTHER_SHARE, MAXIMUM_REGIONS
 from node.mammography.phrases import Statement, parse
 from node.mammography.pixels import CONSTANT_IMAGE, PreparedView
 from node.mammography.place_words import PlaceMask, place_mask
 from node.mammography.regions import breast_mask, find_regions, register_heatmap
 from node.mammography.views import STANDARD_VIEWS, View
 
-MAXIMUM_REGIONS = 3
-"""At most this many regions of one phrase are marked in one view, the hottest ones."""
 LONGEST_PHRASE = 200
 """Characters."""
 
@@ -141,7 +140,7 @@ def _view_answer(
     heat, index = float(counted.max()), calibrated(logit, contract.calibration)
     shown = index >= point.probability and heat >= point.heat
     regions = (
-        find_regions(cells, registered, grid, inside, point.heat, MAXIMUM_REGIONS)
+        find_regions(cells, registered, grid, inside, point.heat, MAXIMUM_REGIONS, FURTHER_SHARE)
         if shown and not statement.negated
         else ()
     )

@@ -20,13 +20,11 @@ from node.mammography.findings import (
     Finding,
     FindingKind,
 )
+from node.mammography.marking import FURTHER_SHARE, MAXIMUM_REGIONS, Mark, marks_of
 from node.mammography.pixels import CONSTANT_IMAGE, Placement, PreparedView
 from node.mammography.regions import HeatGrid, Region, breast_mask, find_regions, register_heatmap
 from node.mammography.views import BREASTS, STANDARD_VIEWS, Laterality, View
 from node.settings import ReadingSettings
-
-MAXIMUM_REGIONS = 3
-"""At most this many regions of one kind are marked in one view, the hottest ones."""
 
 DENSITY_CATEGORIES = "ABCD"
 """The axis of `density_logits`: ACR BI-RADS composition."""
@@ -207,22 +205,28 @@ def _view_findings(
     probabilities: tuple[tuple[FindingKind, float], ...],
     thresholds: Mapping[FindingKind, OperatingPoint],
 ) -> tuple[Finding, ...]:
-    """The findings of one view: both probability and heat must reach their operating values."""
+    """The findings of one view: both probability and heat must reach their operating values, see also marking.py."""
     hot = [
-        (index, kind, probability)
+        (index, kind)
         for index, (kind, probability) in enumerate(probabilities)
         if probability >= thresholds[kind].probability and heat.cells[index].max() >= thresholds[kind].heat
     ]
     if not hot:
         return ()
-    inside = breast_mask(prepared.pixels)
-    return tuple(
-        _finding(kind, view, probability, region, prepared.placement)
-        for index, kind, probability in hot
-        for region in find_regions(
-            heat.cells[index], heat.registered[index], heat.grid, inside, thresholds[kind].heat, MAXIMUM_REGIONS
+    inside, known = breast_mask(prepared.pixels), dict(probabilities)
+    regions = {
+        kind: find_regions(
+            heat.cells[index],
+            heat.registered[index],
+            heat.grid,
+            inside,
+            thresholds[kind].heat,
+            MAXIMUM_REGIONS,
+            FURTHER_SHARE,
         )
-    )
+        for index, kind in hot
+    }
+    return tuple(_finding(mark, view, known[mark.kind], prepared.placement) for mark in marks_of(regions))
 
 
 def _placed(
@@ -263,9 +267,10 @@ def _registered(
     return register_heatmap(heat, heat_grid(contract), *prepared.pixels.shape)
 
 
-def _finding(kind: FindingKind, view: View, probability: float, region: Region, placement: Placement) -> Finding:
-    outline = outline_of(region, placement)
-    return Finding(kind, view, probability, region.peak_heat, outline.centre, outline.contour, outline.box)
+def _finding(mark: Mark, view: View, probability: float, placement: Placement) -> Finding:
+    outline, heat = outline_of(mark.region, placement), mark.region.peak_heat
+    where = (outline.centre, outline.contour, outline.box)
+    return Finding(mark.kind, view, probability, heat, *where, associated=mark.associated)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,8 @@ class Finding:
     box: Box
     place: Place | None = None
     """None where nipple and chest wall could not be found."""
+    associated: tuple[FindingKind, ...] = ()
+    """Kinds that reach their operating values at the same place and have no mark of their own: see marking.py."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,13 +114,14 @@ def find_regions(
     inside: NDArray[np.bool_],
     threshold: float,
     limit: int,
+    share: float = 0.0,
 ) -> tuple[Region, ...]:
     """Regions of cell heat (h, w), `registered` (H, W) on the image whose breast is `inside` (H, W); hottest first.
 
     A region is marked where heat inside the breast reaches `threshold`: one for each 8-connected component. Its
     contour runs at half of its own peak (as boxes are scored), which may lie below the threshold. Where that would
     swallow a weaker component, the two become one region; where it would touch a stronger region, the contour runs at
-    the threshold instead. At most `limit` regions.
+    the threshold instead. At most `limit` regions, none whose peak is below `share` of the hottest one's.
     """
     if threshold <= 0.0:
         raise ValueError(f"a threshold of heat is above 0, not {threshold}")
@@ -128,7 +129,9 @@ def find_regions(
     taken = np.zeros(inside.shape, dtype=bool)
     regions: list[Region] = []
     for peak in _peaks(seen, threshold):
-        if taken[peak] or len(regions) == limit:
+        if regions and (len(regions) == limit or seen[peak] < share * regions[0].peak_heat):
+            break
+        if taken[peak]:
             continue
         level = HALF_MAXIMUM * float(seen[peak])
         members = _component(seen >= level, peak)

@@ -1,6 +1,7 @@
 """What a finding and a value are called, the same in every result."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from node.mammography.findings import Finding, FindingKind
 from node.mammography.views import Laterality
@@ -13,6 +14,12 @@ KIND_WORDS: dict[FindingKind, str] = {
     FindingKind.ASYMMETRY: "Asymmetry",
 }
 SIDE_WORDS: dict[Laterality, str] = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
+
+
+def lesion_words(findings: Sequence[Finding]) -> str:
+    """ "Mass with architectural distortion": what one lesion is in its views, all findings being of one kind."""
+    beside = dict.fromkeys(KIND_WORDS[kind].lower() for finding in findings for kind in finding.associated)
+    return f"{KIND_WORDS[findings[0].kind]}{' with ' if beside else ''}{' and '.join(beside)}"
 
 
 def finding_names(reading: Reading) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def finding_sentence(reading: Reading, index: int) -> str:
     findings = [reading.findings[each] for each in pair]
     first = findings[0]
     where = [f"{names.SIDE_WORDS[first.view.laterality]} breast", *_place_words(findings)]
-    what = [names.KIND_WORDS[first.kind].lower(), _comparison(reading, findings), _values(reading, findings)]
+    what = [names.lesion_words(findings).lower(), _comparison(reading, findings), _values(reading, findings)]
     return f"{', '.join(where)}: {', '.join(what)}."
 
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.errors import ContractError
-from node.interpretation import MAXIMUM_REGIONS, calibrate, interpret, prior_shift
+from node.interpretation import calibrate, interpret, prior_shift
 from node.mammography.contract import Calibration, ModelContract, OperatingPoint, Prediction
 from node.mammography.findings import BreastDensity, Correspondence, Depth, FindingKind, Sector
+from node.mammography.marking import MAXIMUM_REGIONS
 from node.mammography.pixels import Placement, PreparedView
 from node.mammography.regions import (
     HeatGrid,

@@ -36,15 +36,16 @@ def channel_effects(statistics: Tensor, present: Tensor, absent: Tensor) -> Tens
 def channel_directions(statistics: Tensor, present: Tensor, absent: Tensor, phrases: Tensor) -> Tensor:
     """(C, D): the linear map whose product with a phrase's embedding is nearest to its effects, by ridge regression.
 
-    `phrases` (K, D) of unit length; each counts by the number of images that show it. Phrases that no image shows or
-    lacks are left out; without any, all is 0.
+    `phrases` (K, W, D) of unit length, each phrase in W wordings, all with the effects of the phrase; each counts by
+    the number of images that show it. Phrases that no image shows or lacks are left out; without any, all is 0.
     """
     told = present.any(0) & absent.any(0)
     if not bool(told.any()):
-        return torch.zeros(statistics.shape[1], phrases.shape[1])
+        return torch.zeros(statistics.shape[1], phrases.shape[2])
     present, absent, texts = present[:, told], absent[:, told], phrases[told].double()
     counts = present.sum(0).double()
-    weighted = texts.T * (counts / counts.mean())
-    unit = torch.eye(texts.shape[1], dtype=torch.float64)
-    solved = torch.linalg.solve(weighted @ texts + RIDGE * unit, weighted)
+    weighted = texts * (counts / counts.mean() / texts.shape[1])[:, None, None]
+    unit = torch.eye(texts.shape[2], dtype=torch.float64)
+    gram = torch.einsum("kwd,kwe->de", weighted, texts) + RIDGE * unit
+    solved = torch.linalg.solve(gram, weighted.sum(1).T)
     return (channel_effects(statistics, present, absent).double() @ solved.T).float()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from training.mammo_clip.factor import HeatSettings, PaperMapper, SharedMapper, factor_loss, image_scores
 from training.mammo_clip.factor_phrases import PhraseSet, PhraseTruth
@@ -81,9 +80,8 @@ def train_shared(
 
 
 def _directions(phrases: PhraseSet, views: StatisticViews, nowhere: Tensor) -> Tensor:
-    """(C, D), from the phrases without a place, each as the mean of its wordings."""
-    texts = functional.normalize(phrases.embeddings[nowhere].mean(1), dim=1)
-    truth = views.truth
+    """(C, D), from the phrases without a place."""
+    truth, texts = views.truth, phrases.embeddings[nowhere]
     return channel_directions(views.statistics, truth.present[:, nowhere], truth.absent[:, nowhere], texts)
 
 

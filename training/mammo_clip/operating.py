@@ -1,70 +1,88 @@
 """Operating points of several findings that share one quota of false marks, and the heat from which phrases mark.
 
-A mark is a region as the node marks it: heat of its view above the operating value, and the finding's probability too.
-Axes: N exams, 4 views, K findings, L levels of heat.
+A mark is a region as the node marks it: heat of its view above the operating value, the finding's probability too, and
+by the rules of node.mammography.marking. A mark is false where it lies on no lesion of any kind, in a normal view or in
+one that shows something. Axes: N exams, 4 views, K findings (FINDING_KINDS), L levels of heat.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from node.mammography.regions import HeatGrid, breast_mask, find_regions, register_heatmap
+from node.mammography.findings import FINDING_KINDS
+from node.mammography.marking import FURTHER_SHARE, MAXIMUM_REGIONS, marks_of
+from node.mammography.regions import HeatGrid, Region, breast_mask, find_regions, register_heatmap
 from training.cache import CachedExam, load_exam
 from training.finish import MARKS_PER_NORMAL_VIEW, upper_rate
 
 LEVELS = tuple(round(0.4 + 0.1 * step, 2) for step in range(10))
 """Heat that is tried; 1.0 is the median peak at true lesions."""
 PROBABILITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-MARKS_PER_VIEW = 3
-"""Regions of one finding in one view, at most."""
+MOST_TRIES = 8
+"""Of budgets: each costs a count of all marks."""
 
 FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MarkTable:
-    """What each level of heat would mark: `counts` int (N, 4, K, L) of regions, `hits` bool of a lesion met."""
+    """What each level of heat would mark: `counts` int (N, 4, K, L) of marks, `hits` bool of a lesion of the kind met,
+    `false` int of marks on no lesion.
+    """
 
     counts: NDArray[np.int64]
     hits: NDArray[np.bool_]
+    false: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, *shape: int) -> "MarkTable":
+        """Nothing marked yet."""
+        return cls(np.zeros(shape, np.int64), np.zeros(shape, np.bool_), np.zeros(shape, np.int64))
 
 
 def mark_table(paths: Sequence[Path], heat: FloatArray, grid: HeatGrid) -> MarkTable:
     """Marks of exams on heat (N, 4, K, h, w), cells, at every level.
 
-    Regions are sought among the cells, a fifth of the work of seeking them among pixels; `marks_at` counts as the node
-    does.
+    Regions are sought among the cells, a fifth of the work of seeking them among pixels, and each kind by itself;
+    `marks_at` counts as the node does.
     """
-    rows = [_marks_of(load_exam(path), cells, grid) for path, cells in zip(paths, heat, strict=True)]
-    return MarkTable(np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows]))
+    table = MarkTable.empty(*heat.shape[:3], len(LEVELS))
+    for number, path in enumerate(paths):
+        _add_marks(table, number, load_exam(path), heat[number], grid)
+    return table
 
 
 _CELLS = HeatGrid((1.0, 1.0), (0.5, 0.5))
 """Cells as pixels of their own."""
 
 
-def _marks_of(exam: CachedExam, heat: FloatArray, grid: HeatGrid) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    counts = np.zeros((*heat.shape[:2], len(LEVELS)), np.int64)
-    hits = np.zeros(counts.shape, np.bool_)
+def _add_marks(table: MarkTable, number: int, exam: CachedExam, heat: FloatArray, grid: HeatGrid) -> None:
     for view in range(heat.shape[0]):
         inside = _breast(exam, view)
         rows, columns = _pixels_of_cells(grid, heat.shape[2:], inside.shape)
         cells_inside = inside[np.ix_(rows, columns)]
+        masks = [exam.mask(view, kind)[np.ix_(rows, columns)] for kind in range(len(FINDING_KINDS))]
+        lesions = np.logical_or.reduce(masks)
         for kind in range(heat.shape[1]):
-            own, mask = heat[view, kind], exam.mask(view, kind)
+            own = heat[view, kind]
             for at, level in enumerate(LEVELS):
                 if own.max() < level:
                     break
-                found = find_regions(own, own, _CELLS, cells_inside, level, MARKS_PER_VIEW)
-                counts[view, kind, at] = len(found)
-                hits[view, kind, at] = any(
-                    mask[rows[int(region.centre[1])], columns[int(region.centre[0])]] for region in found
-                )
-    return counts, hits
+                found = find_regions(own, own, _CELLS, cells_inside, level, MAXIMUM_REGIONS, FURTHER_SHARE)
+                where = number, view, kind, at
+                table.counts[where] = len(found)
+                table.hits[where] = any(_on(masks[kind], region) for region in found)
+                table.false[where] = sum(not _on(lesions, region) for region in found)
+
+
+def _on(mask: NDArray[np.bool_], region: Region) -> bool:
+    """Whether a region's centre lies on a mask on the same grid."""
+    x, y = region.centre
+    return bool(mask[min(int(y), mask.shape[0] - 1), min(int(x), mask.shape[1] - 1)])
 
 
 def _breast(exam: CachedExam, view: int) -> NDArray[np.bool_]:
@@ -87,27 +105,50 @@ def marks_at(
 ) -> MarkTable:
     """Marks as the node makes them, among pixels, at one level of heat for each finding: L is 1.
 
-    Only where `shown` (N, 4, K) a mark is allowed by the finding's probability.
+    Only where `shown` (N, 4, K) a mark is allowed by the finding's probability. A kind that is named in the mark of
+    another, beside it, counts as a hit of its own and not as a mark.
     """
-    counts = np.zeros((*heat.shape[:3], 1), np.int64)
-    hits = np.zeros(counts.shape, np.bool_)
+    table = MarkTable.empty(*heat.shape[:3], 1)
     for number, path in enumerate(paths):
-        exam = load_exam(path)
-        for view, kind in np.argwhere(shown[number]):
-            own = heat[number, view, kind]
-            if own.max() < levels[kind]:
-                continue
-            inside, mask = _breast(exam, view), exam.mask(view, kind)
-            seen = register_heatmap(own, grid, *inside.shape)
-            found = find_regions(own, seen, grid, inside, levels[kind], MARKS_PER_VIEW)
-            counts[number, view, kind, 0] = len(found)
-            hits[number, view, kind, 0] = any(mask[int(one.centre[1]), int(one.centre[0])] for one in found)
-    return MarkTable(counts, hits)
+        hot = shown[number] & (heat[number].max((2, 3)) >= np.asarray(levels, np.float32))
+        exam = load_exam(path) if hot.any() else None
+        for view in np.flatnonzero(hot.any(1)).tolist():
+            assert exam is not None
+            _add_view(table, (number, view), exam, heat[number, view], grid, np.where(hot[view], levels, np.inf))
+    return table
+
+
+def _add_view(
+    table: MarkTable,
+    at: tuple[int, int],
+    exam: CachedExam,
+    heat: FloatArray,
+    grid: HeatGrid,
+    levels: NDArray[np.float64],
+) -> None:
+    """Marks of one view; a level of infinity marks nothing."""
+    inside = _breast(exam, at[1])
+    regions = {}
+    for kind in np.flatnonzero(np.isfinite(levels)).tolist():
+        seen = register_heatmap(heat[kind], grid, *inside.shape)
+        level = float(levels[kind])
+        found = find_regions(heat[kind], seen, grid, inside, level, MAXIMUM_REGIONS, FURTHER_SHARE)
+        regions[FINDING_KINDS[kind]] = found
+    masks = [exam.mask(at[1], kind) for kind in range(len(FINDING_KINDS))]
+    lesions = np.logical_or.reduce(masks)
+    for mark in marks_of(regions):
+        kind = FINDING_KINDS.index(mark.kind)
+        table.counts[*at, kind, 0] += 1
+        table.false[*at, kind, 0] += not _on(lesions, mark.region)
+        for each in (mark.kind, *mark.associated):
+            table.hits[*at, FINDING_KINDS.index(each), 0] |= _on(masks[FINDING_KINDS.index(each)], mark.region)
 
 
 @dataclass(frozen=True, slots=True)
 class OperatingChoice:
-    """One finding's operating point and what it does on validation."""
+    """One finding's operating point and what it does on validation. `false_marks`: in all views, `lesions`: views that
+    show the finding and have a mark of it there.
+    """
 
     probability: float
     heat: float
@@ -115,6 +156,8 @@ class OperatingChoice:
     lesions: int
     marks_per_normal_view: float
     lesions_marked: float
+    false_marks_per_lesion_view: float = 0.0
+    """In views that show any finding: marks of this one on no lesion."""
 
     def as_table(self) -> dict[str, float]:
         """For JSON."""
@@ -132,47 +175,79 @@ def operating_points(
     probabilities: FloatArray,
     findings: NDArray[np.bool_],
 ) -> tuple[OperatingChoice, ...]:
-    """One point a finding: together they mark most lesion views while the upper end of their common rate of marks in
-    views without any finding stays below MARKS_PER_NORMAL_VIEW. `probabilities`, `findings` (N, 4, K).
+    """One point a finding: together they mark most lesion views while the upper end of their common rate of false marks
+    a view stays below MARKS_PER_NORMAL_VIEW, in views without any finding and in all views. `probabilities`, `findings`
+    (N, 4, K).
 
-    Chosen on marks among cells, counted again as the node marks; where that is too many, the quota shrinks by as many.
+    Chosen on marks among cells, each kind by itself, and counted again as the node marks; the budget follows what that
+    leaves of the quota or takes beyond it.
     """
     normal, table = np.asarray(~findings.any(2)), mark_table(paths, heat, grid)
     options = [
         _options(table, probabilities[..., kind], normal, findings[..., kind], kind)
         for kind in range(findings.shape[2])
     ]
-    quota = budget = most_marks(int(normal.sum()))
-    while True:
-        chosen = share(options, budget)
+
+    def counted(chosen: Sequence[OperatingChoice]) -> tuple[OperatingChoice, ...]:
         shown = probabilities >= np.array([one.probability for one in chosen], np.float32)
-        counted = marks_at(paths, heat, grid, [one.heat for one in chosen], shown)
-        exact = tuple(_counted(one, counted, normal, findings, kind) for kind, one in enumerate(chosen))
-        over = sum(one.false_marks for one in exact) - quota
-        if over <= 0 or budget == 0:
-            return exact
-        budget = max(0, budget - over)
+        marks = marks_at(paths, heat, grid, [one.heat for one in chosen], shown)
+        return tuple(
+            _counted((one.probability, one.heat), _Seen(marks, kind, 0, normal, findings[..., kind], 1))
+            for kind, one in enumerate(chosen)
+        )
+
+    return _within(options, counted, normal)
 
 
-def _counted(
-    chosen: OperatingChoice,
-    marks: MarkTable,
+def _within(
+    options: Sequence[Sequence[OperatingChoice]],
+    counted: Callable[[Sequence[OperatingChoice]], tuple[OperatingChoice, ...]],
     normal: NDArray[np.bool_],
-    findings: NDArray[np.bool_],
-    kind: int,
-) -> OperatingChoice:
-    shown = findings[..., kind]
-    false = int(marks.counts[..., kind, 0][normal].sum())
-    hit = int((marks.hits[..., kind, 0] & shown).sum())
-    return _choice((chosen.probability, chosen.heat), (false, hit), (normal, shown))
+) -> tuple[OperatingChoice, ...]:
+    """The options that mark most, as `counted`, among those of the budgets tried whose counted marks keep the quota."""
+    quotas = most_marks(normal.size), most_marks(int(normal.sum()))
+    best, budget = (NEVER,) * len(options), quotas[0]
+    low, high = -1, sum(own[-1].false_marks for own in options) + 1
+    for _ in range(MOST_TRIES):
+        exact = counted(share(options, budget))
+        in_normal = sum(round(one.marks_per_normal_view * int(normal.sum())) for one in exact)
+        over = max(sum(one.false_marks for one in exact) - quotas[0], in_normal - quotas[1])
+        if over > 0:
+            high = budget
+        else:
+            low = budget
+            best = max(best, exact, key=_lesions)
+        if high - low < 2:
+            break
+        budget = min(max(budget - over, low + 1), high - 1)
+    return best
 
 
-def _choice(
-    at: tuple[float, float], marked: tuple[int, int], among: tuple[NDArray[np.bool_], NDArray[np.bool_]]
-) -> OperatingChoice:
-    """`at`: probability, heat; `marked`: false marks, lesion views; `among`: normal views, those that show it."""
-    normal, shown = (max(int(rows.sum()), 1) for rows in among)
-    return OperatingChoice(*at, *marked, round(marked[0] / normal, 4), round(marked[1] / shown, 4))
+def _lesions(chosen: Sequence[OperatingChoice]) -> int:
+    return sum(one.lesions for one in chosen)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """Marks of one kind at one level in the views where they are allowed, beside what the views show."""
+
+    marks: MarkTable
+    kind: int
+    level: int
+    normal: NDArray[np.bool_]
+    shown: NDArray[np.bool_]
+    allowed: NDArray[np.bool_] | int
+
+
+def _counted(at: tuple[float, float], seen: _Seen) -> OperatingChoice:
+    """`at`: probability, heat."""
+    where = (..., seen.kind, seen.level)
+    false, hits = seen.marks.false[where] * seen.allowed, seen.marks.hits[where] * seen.allowed
+    normal, beside = int(false[seen.normal].sum()), int(false[~seen.normal].sum())
+    lesions = int((hits.astype(np.bool_) & seen.shown).sum())
+    views = [max(int(rows.sum()), 1) for rows in (seen.normal, seen.shown, ~seen.normal)]
+    rates = [round(count / among, 4) for count, among in zip((normal, lesions, beside), views, strict=True)]
+    return OperatingChoice(*at, normal + beside, lesions, *rates)
 
 
 def most_marks(views: int) -> int:
@@ -191,13 +266,11 @@ def _options(
     kind: int,
 ) -> list[OperatingChoice]:
     """Every pair that no other beats in both marks and lesions, by rising number of false marks."""
-    found = []
-    for probability in PROBABILITIES:
-        chosen = probabilities >= probability
-        for at, heat in enumerate(LEVELS):
-            false = int((marks.counts[..., kind, at] * (chosen & normal)).sum())
-            hit = int((marks.hits[..., kind, at] & chosen & shown).sum())
-            found.append(_choice((probability, heat), (false, hit), (normal, shown)))
+    found = [
+        _counted((probability, heat), _Seen(marks, kind, at, normal, shown, probabilities >= probability))
+        for probability in PROBABILITIES
+        for at, heat in enumerate(LEVELS)
+    ]
     found.sort(key=lambda one: (one.false_marks, -one.lesions, -one.heat))
     kept = [NEVER]
     for one in found:

@@ -64,7 +64,10 @@ def model_figures(said: Answered, truth: Truth, rows: Rows) -> Table:
         "auc": {name: auc_interval(*case).as_table() for name, case in truth.cases(said).items()},
         "exam calibration": calibration(exam, np.asarray(truth.breasts.any(1)), truth.patients).as_table(),
         "findings": {name: finding_figures(rows[name], truth.patients) for name in said.names},
-        "marks per normal view, all findings": _rate(list(rows.values()), truth.patients).as_table(),
+        **{
+            f"{name}, all findings": _rate(list(rows.values()), truth.patients, *rate).as_table()
+            for name, rate in RATES.items()
+        },
     }
 
 
@@ -78,7 +81,7 @@ def finding_figures(rows: Sequence[Row], patients: NDArray[np.int64]) -> Table:
     for name, hit in BOUNDS.items() if bounded else ():
         table[name] = _share(bounded, hit, patients).as_table()
     table["lesion views marked"] = _share(shown, lambda row: row.found, patients).as_table()
-    table["marks per normal view"] = _rate([list(rows)], patients).as_table()
+    table |= {name: _rate([list(rows)], patients, *rate).as_table() for name, rate in RATES.items()}
     table["FROC, heat times probability, centre in the lesion's box"] = froc(_view_marks(rows, patients)).as_table()
     return table
 
@@ -112,11 +115,22 @@ def _patients(rows: Sequence[Row], patients: NDArray[np.int64]) -> NDArray[np.in
     return patients[[row.exam for row in rows]]
 
 
-def _rate(findings: Sequence[list[Row]], patients: NDArray[np.int64]) -> Interval:
-    """Marks, of all findings given, in a view that shows no finding."""
-    marked = np.sum([_values(rows, lambda row: row.marked) for rows in findings], axis=0)
-    normal = np.array([row.normal for row in findings[0]], np.bool_)
-    return share_interval(marked, _patients(findings[0], patients), normal)
+RATES: dict[str, tuple[bool, Callable[[Row], float]]] = {
+    "marks per normal view": (True, lambda row: row.marked),
+    "marks per view with a finding": (False, lambda row: row.marked),
+    "false marks per view with a finding": (False, lambda row: row.false),
+    "marks of another kind on a lesion, per view with a finding": (False, lambda row: row.mistaken),
+}
+"""Whether views without any finding count or those with one, and what is counted in them."""
+
+
+def _rate(
+    findings: Sequence[list[Row]], patients: NDArray[np.int64], normal: bool, count: Callable[[Row], float]
+) -> Interval:
+    """What is counted, of all findings given, in a view that shows none, or in one that shows any."""
+    counted = np.sum([_values(rows, count) for rows in findings], axis=0)
+    among = np.array([row.normal == normal for row in findings[0]], np.bool_)
+    return share_interval(counted, _patients(findings[0], patients), among)
 
 
 def _view_marks(rows: Sequence[Row], patients: NDArray[np.int64]) -> list[ViewMarks]:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.mammography.findings import FINDING_KINDS, FindingKind
-from node.mammography.regions import HeatGrid, find_regions, register_heatmap
+from node.mammography.marking import FURTHER_SHARE, MAXIMUM_REGIONS, Mark, marks_of
+from node.mammography.regions import HeatGrid, Region, find_regions, register_heatmap
 from training.cache import CachedExam, load_exam
 from training.finish import probability_of
 from training.localisation import Box
@@ -28,7 +29,6 @@ from training.mammo_clip.localising import (
     points_at,
     registered,
 )
-from training.mammo_clip.operating import MARKS_PER_VIEW
 from training.mammo_clip.phantom_breasts import GRAMMAR_NAMES
 from training.served_model import ServedModel, read_contract
 
@@ -122,11 +122,15 @@ class Row:
     located: Located | None
     bounds: Bounds | None
     marks: tuple[MarkRow, ...]
-    """From LOWEST_HEAT on."""
+    """From LOWEST_HEAT on, whatever else is marked."""
     marked: int
-    """Regions at the operating point."""
+    """Marks at the operating point, as the node makes them."""
     found: bool
-    """One of them is on a lesion."""
+    """One of them is on a lesion of this kind, or the finding is named in another kind's mark on it."""
+    false: int = 0
+    """Of the marks, those on no lesion of any kind."""
+    mistaken: int = 0
+    """Of the marks, those on lesions of other kinds alone."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,33 +175,72 @@ KINDS = len(FINDING_KINDS)
 def exam_rows(asked: Asked) -> list[list[Row]]:
     """The four rows of one exam for each finding."""
     exam = load_exam(asked.path)
-    shown = exam.findings(KINDS)
-    inside = [breast_of(plane) for plane in exam.images]
+    rows: list[list[Row]] = [[] for _ in asked.names]
+    for view, plane in enumerate(exam.images):
+        for number, row in enumerate(_view_rows(asked, exam, view, breast_of(plane))):
+            rows[number].append(row)
+    return rows
+
+
+def _view_rows(asked: Asked, exam: CachedExam, view: int, inside: BoolImage) -> list[Row]:
+    """The rows of one view, one for each finding."""
+    truth = {kind: exam.finding_boxes(view, kind) for kind in range(KINDS)}
+    seeking = []
+    for number, name in enumerate(asked.names):
+        heat = asked.heat[view, number].astype(np.float32)
+        seen = register_heatmap(heat, asked.grid, *inside.shape)
+        probability = float(asked.probabilities[view, number])
+        seeking.append(_Seeking(heat, seen, asked.grid, inside, truth[kind_of(name)], probability))
+    probable = [one.probability >= point["probability"] for one, point in zip(seeking, asked.points, strict=True)]
+    marks = marks_of(
+        {
+            FindingKind(name): one.regions(point["heat"], FURTHER_SHARE)
+            for name, one, point, sure in zip(asked.names, seeking, asked.points, probable, strict=True)
+            if sure
+        }
+    )
     return [
-        [_row(asked, exam, (view, number), inside[view], normal=not bool(shown[view].any())) for view in range(4)]
+        _row(asked, exam, (view, number), seeking[number], _Marked(marks, truth), probable=probable[number])
         for number in range(len(asked.names))
     ]
 
 
-def _row(asked: Asked, exam: CachedExam, at: tuple[int, int], inside: BoolImage, *, normal: bool) -> Row:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Marked:
+    """The marks of a view, and the boxes of lesions by kind (KINDS)."""
+
+    marks: tuple[Mark, ...]
+    truth: dict[int, list[Box]]
+
+    def counts(self, kind: int) -> tuple[int, bool, int, int]:
+        """`marked`, `found`, `false` and `mistaken` of a kind's row."""
+        own = [mark for mark in self.marks if mark.kind is FINDING_KINDS[kind]]
+        named = [mark for mark in self.marks if FINDING_KINDS[kind] in (mark.kind, *mark.associated)]
+        found = any(_lesion_at(mark.region.centre, self.truth[kind]) >= 0 for mark in named)
+        false = sum(not self._kinds_at(mark) for mark in own)
+        right = sum(bool(self._kinds_at(mark) & {mark.kind, *mark.associated}) for mark in own)
+        return len(own), found, false, len(own) - false - right
+
+    def _kinds_at(self, mark: Mark) -> set[FindingKind]:
+        """What lies where a mark is."""
+        there = (kind for kind, boxes in self.truth.items() if _lesion_at(mark.region.centre, boxes) >= 0)
+        return {FINDING_KINDS[kind] for kind in there}
+
+
+def _row(
+    asked: Asked, exam: CachedExam, at: tuple[int, int], seeking: "_Seeking", marked: _Marked, *, probable: bool
+) -> Row:
     view, number = at
-    kind = kind_of(asked.names[number])
-    heat = asked.heat[view, number].astype(np.float32)
-    truth = exam.finding_boxes(view, kind)
-    probability, point = float(asked.probabilities[view, number]), asked.points[number]
-    probable = probability >= point["probability"]
-    seen = register_heatmap(heat, asked.grid, *inside.shape)
-    found = _Seeking(heat, seen, asked.grid, inside, truth, probability)
-    marks = found.marks(LOWEST_HEAT)
-    marked = found.marks(point["heat"]) if probable else ()
+    kind, inside, truth = kind_of(asked.names[number]), seeking.inside, seeking.truth
     located = bounds = None
     if truth:
-        mask, here = exam.mask(view, kind), np.where(inside, seen, np.float32(0.0))
+        mask, here = exam.mask(view, kind), np.where(inside, seeking.registered, np.float32(0.0))
         box = hits(half_maximum_boxes(here, inside), truth, IOU)
         located = Located(points_at(here, inside, mask), box, box and probable)
         bounds = _bounds(asked, exam.images[view], mask, inside, truth, kind) if asked.bounds else None
-    on_lesion = any(mark.lesion >= 0 for mark in marked)
-    return Row(asked.number, view, len(truth), normal, located, bounds, marks, len(marked), on_lesion)
+    normal = not any(marked.truth.values())
+    marks = seeking.marks(LOWEST_HEAT)
+    return Row(asked.number, view, len(truth), normal, located, bounds, marks, *marked.counts(kind))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,13 +254,17 @@ class _Seeking:
     truth: Sequence[Box]
     probability: float
 
-    def marks(self, level: float) -> tuple[MarkRow, ...]:
-        """Those that reach a level of heat, as the node marks them."""
+    def regions(self, level: float, share: float = 0.0) -> tuple[Region, ...]:
+        """Those that reach a level of heat, and a share of that of the hottest."""
         if self.heat.max() < level:
             return ()
-        found = find_regions(self.heat, self.registered, self.grid, self.inside, level, MARKS_PER_VIEW)
+        return find_regions(self.heat, self.registered, self.grid, self.inside, level, MAXIMUM_REGIONS, share)
+
+    def marks(self, level: float) -> tuple[MarkRow, ...]:
+        """All that reach a level of heat."""
         return tuple(
-            MarkRow(region.peak_heat, self.probability, _lesion_at(region.centre, self.truth)) for region in found
+            MarkRow(region.peak_heat, self.probability, _lesion_at(region.centre, self.truth))
+            for region in self.regions(level)
         )
 
 

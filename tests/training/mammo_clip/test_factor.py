@@ -203,17 +203,19 @@ def test_directions_give_the_effects_back_and_answer_for_a_phrase_between():
     statistics[:20, 0] += 2.0
     statistics[20:40, 1] += 2.0
     phrases = torch.eye(8)[:3]
-    directions = channel_directions(statistics, present, ~present, phrases)
+    directions = channel_directions(statistics, present, ~present, phrases[:, None])
     effects = channel_effects(statistics, present[:, :2], ~present[:, :2])
     assert torch.allclose(directions @ phrases[:2].T, effects / (1.0 + RIDGE), atol=1e-3)
     assert (directions @ phrases[:2].T).argmax(0).tolist() == [0, 1]
     assert directions[2].norm() < 0.3 * directions[:2].norm(dim=1).min()
     between = functional.normalize(phrases[0] + 0.5 * phrases[1], dim=0)
-    answers = directions @ between
-    assert answers[0] > answers[1] > answers[2]
+    assert (directions @ between).argmax() == 0
     assert not (directions @ phrases[2]).any()
     nobody = torch.zeros_like(present)
-    assert not channel_directions(statistics, nobody, ~nobody, phrases).any()
+    assert not channel_directions(statistics, nobody, ~nobody, phrases[:, None]).any()
+    worded = torch.stack([phrases, torch.eye(8)[3:6]], dim=1)
+    both = channel_directions(statistics, present, ~present, worded)
+    assert torch.allclose(both @ phrases[:2].T, both @ worded[:2, 1].T, atol=1e-4)
 
 
 def test_the_score_is_the_mean_of_the_cosines_that_make_the_heat():

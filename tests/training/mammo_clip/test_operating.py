@@ -103,5 +103,5 @@ def test_marks_among_cells_are_those_among_pixels(exams):
 def test_phrases_mark_from_the_least_heat_that_spares_normal_views():
     counts = np.zeros((100, 4, 4, len(LEVELS)), np.int64)
     counts[..., : LEVELS.index(0.9)] = 1
-    table = MarkTable(counts, counts > 0)
+    table = MarkTable(counts, counts > 0, counts)
     assert phrase_heat_level(table, np.zeros((100, 4, 4), np.bool_)) == 0.9
