@@ -87,16 +87,17 @@ def answers_of_file(bundle: Bundle, file: Path) -> ExamOutputs:
         session = onnxruntime.InferenceSession(str(file), options, providers=onnxruntime.get_available_providers())
         names = [output.name for output in session.get_outputs()]
         rows = [dict(zip(names, session.run(names, bundle.inputs_of(at)), strict=True)) for at in range(bundle.exams)]
-    except (RuntimeError, ValueError, *_onnxruntime_errors()) as error:
+    except _onnxruntime_errors() as error:
         raise PlanError(f"{file}: ONNX Runtime: {str(error).partition(chr(10))[0]}") from error
     return joined(rows)
 
 
 def _onnxruntime_errors() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's own exceptions have no common parent but Exception."""
+    """ONNX Runtime's own exceptions have no common parent but Exception; with those of numpy."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return tuple(one for one in vars(state).values() if isinstance(one, type) and issubclass(one, Exception))
+    own = [one for one in vars(state).values() if isinstance(one, type) and issubclass(one, Exception)]
+    return (RuntimeError, ValueError, *own)
 
 
 def answers_of_server(bundle: Bundle, url: str, model: str) -> ExamOutputs:
