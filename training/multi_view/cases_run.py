@@ -133,7 +133,6 @@ def _trained(given: Given, images: CaseImages, parts: Parts, folder: Path, fold:
         recipe.keeping,
         seed + fold,
         given.device,
-        {},
         given.workers,
     )
     training = CaseTraining(run, model, resume=any((folder / "checkpoints").glob("step-*")))

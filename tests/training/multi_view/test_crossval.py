@@ -114,10 +114,10 @@ def test_moving_the_line_mends_probabilities_where_prevalence_alone_differs():
         malignant = rng.random(count) < share
         return judged(rng.normal(size=count) + 2.0 * malignant, malignant)
 
-    line, outside = fit_line(drawn(4000, 0.5)), drawn(4000, 0.17)
+    line, outside = fit_line(drawn(4000, 0.5)), drawn(800, 0.17)
     figures = external_figures([outside], line, 0.17)
     errors = [row["value"] for row in figures if row["figure"] == "calibration error"]
-    assert errors[1] < 0.03 < errors[0]
+    assert errors[1] < 0.06 < 0.1 < errors[0]
 
 
 def test_logits_are_read_back_as_they_were_written(tmp_path):
