@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from training.acceptance import add_acceptance
 from training.compile_command import add_compile
+from training.int8 import add_int8
 from training.mammo_clip.detect_command import add_detect
 from training.mammo_clip.factor_command import add_factor
 from training.mammo_clip.finetune_command import add_finetune
@@ -37,6 +38,7 @@ def add_commands(commands: "Commands") -> None:
     add_joined(commands)
     add_compile(commands)
     add_acceptance(commands)
+    add_int8(commands)
     add_warm_up(commands)
 
 
