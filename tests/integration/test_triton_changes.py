@@ -132,7 +132,7 @@ def test_a_restart_in_the_middle_of_a_batch_loses_no_exam(desk: Desk, tmp_path: 
     slowed(make_tiny_model(tmp_path / "models/exam_encoder", height=HEIGHT, width=WIDTH))
     studies = [desk.receive(mammograms.exam()) for _ in range(6)]
     with TritonServer(tmp_path / "models", tmp_path / "log") as server:
-        settings = InferenceSettings("triton", tmp_path, "f32", 1, server.url, "exam_encoder", 3.0, 2)
+        settings = InferenceSettings("triton", tmp_path, "f32", 1, server.url, "exam_encoder", 10.0, 2)
         model = TritonModel(settings)
         read(desk, model, studies[0])
         with ThreadPoolExecutor(1) as pool:
