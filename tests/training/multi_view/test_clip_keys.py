@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.mammo_clip.released import CheckpointError
+from training.multi_view import clip_keys
 from training.multi_view.clip import VARIANTS, Clip
 from training.multi_view.clip_keys import read_clip_weights
 from training.multi_view.jit_archive import read_jit_archive
@@ -128,6 +129,17 @@ def test_an_activation_that_nothing_tells_is_asked_for(tmp_path: Path):
 def test_the_size_of_the_images_is_told_by_the_position_embeddings(tmp_path: Path):
     torch.save(state_of(image_size=48), tmp_path / "clip.pt")
     assert read_clip_weights(tmp_path / "clip.pt", "gelu").config.image_size == 48
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"), [("B/32", 224), ("B/16", 224), ("B/16", 384), ("L/14", 224), ("L/14", 336)]
+)
+def test_published_sizes_are_told_by_their_shapes(tmp_path: Path, monkeypatch, name: str, image_size: int):
+    config = replace(VARIANTS[name], image_size=image_size)
+    with torch.device("meta"):
+        state = Clip(config).state_dict()
+    monkeypatch.setattr(clip_keys, "load_file", lambda path: state)
+    assert read_clip_weights(tmp_path / "clip.pt", "quick_gelu").config == config
 
 
 def transformers_model(activation: str = "quick_gelu"):
