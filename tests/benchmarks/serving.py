@@ -206,7 +206,7 @@ def _compare(
 def compare_speed(folder: Path, server: TritonServer, size: Size, count: int) -> None:
     """Tables (seconds) and (how far apart) of the seeded model; the server gets its models here."""
     exams = rendered(size.preset, count)
-    model = seeded_model(size, np.stack([exam.views for exam in exams[:2]]))
+    model = seeded_model(size, np.stack([exam.views for exam in exams[:4]]))
     contract = export_seeded(model, size, folder, PRECISIONS)
     for name in PRECISIONS:
         server.client.load_model(name)

@@ -33,6 +33,7 @@ EMBED_DIM = 512
 NO_TEXT = TextConfig(8, 8, 1, 1, 8, 8)
 """Exams ask the text tower nothing."""
 LOGIT_SPREAD = 1.5
+DIRECTIONS = 3
 SEED = 0
 
 
@@ -87,11 +88,15 @@ def _set_norms(encoder: nn.Module, sees: Input, views: Tensor) -> None:
 
 @torch.no_grad()
 def _set_heads(model: ServedClip, views: Tensor) -> None:
-    """Probes whose logits have a spread of 1.5 and a mean of 0 over these views; heat of 1 at their peaks."""
+    """Probes along what varies most between these views, with logits of spread 1.5 and mean 0; heat 1 at the peaks.
+
+    Any other direction of features that nobody trained would be made of rounding more than of the image.
+    """
     evidence = model.views(views)
     pooled = evidence.pooled.flatten(0, 1)
     probe = model.heads.probe
-    towards = torch.randn_like(probe.weight) / pooled.std(0).clamp_min(1e-3)
+    directions = torch.linalg.svd(pooled - pooled.mean(0), full_matrices=False).Vh[:DIRECTIONS]
+    towards = torch.randn(len(probe.weight), len(directions)) @ directions
     logits = pooled @ towards.T
     probe.weight.copy_(towards * (LOGIT_SPREAD / logits.std(0))[:, None])
     probe.bias.copy_(-(pooled @ probe.weight.T).mean(0))
