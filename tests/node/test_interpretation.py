@@ -267,6 +267,26 @@ def test_at_most_so_many_regions_the_hottest():
     assert min(peaks) > 0.8
 
 
+def test_a_mass_with_distortion_is_one_finding_that_names_both_values():
+    kinds = tuple(FindingKind)
+    lines = {name: Calibration(1.0, 0.0, "phantoms", 0.3) for name in ("exam_logit", "breast_logits")}
+    lines |= {f"finding_logits.{kind.value}": Calibration(1.0, 0.0, "phantoms", 0.3) for kind in kinds}
+    four = contract(
+        findings=kinds, calibration=lines, operating_points={kind: OperatingPoint(0.5, 0.5) for kind in kinds}
+    )
+    heatmaps = np.zeros((4, 4, *CELLS), np.float32)
+    heatmaps[STANDARD_VIEWS.index(LCC)] = blob(40.0, 90.0)
+    made = prediction(finding_logits=np.full((4, 4), 2.0, np.float32), heatmaps=heatmaps)
+    result = interpret(made, four, {LCC: prepared(LCC)}, (), SITE)
+    assert [(finding.kind, finding.associated) for finding in result.findings] == [
+        (FindingKind.MASS, (FindingKind.ARCHITECTURAL_DISTORTION,)),
+        (FindingKind.SUSPICIOUS_CALCIFICATION, ()),
+    ]
+    assert [kind for kind, _ in result.finding_probabilities[LCC]] == list(kinds)
+    off = interpret(made, four, {LCC: prepared(LCC)}, (("mass", 1.0),), SITE)
+    assert off.findings[-1].kind is FindingKind.ARCHITECTURAL_DISTORTION
+
+
 # --- where it is marked ----------------------------------------------------------------------------------------------
 
 

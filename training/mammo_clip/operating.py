@@ -204,11 +204,15 @@ def _within(
     counted: Callable[[Sequence[OperatingChoice]], tuple[OperatingChoice, ...]],
     normal: NDArray[np.bool_],
 ) -> tuple[OperatingChoice, ...]:
-    """The options that mark most, as `counted`, among those of the budgets tried whose counted marks keep the quota."""
+    """The options that mark most, as `counted`, among those of the budgets tried whose counted marks keep the quota.
+
+    The second budget takes off what the first one is over; from there on the gap between one that keeps the quota and
+    one that does not is halved.
+    """
     quotas = most_marks(normal.size), most_marks(int(normal.sum()))
     best, budget = (NEVER,) * len(options), quotas[0]
     low, high = -1, sum(own[-1].false_marks for own in options) + 1
-    for _ in range(MOST_TRIES):
+    for tried in range(MOST_TRIES):
         exact = counted(share(options, budget))
         in_normal = sum(round(one.marks_per_normal_view * int(normal.sum())) for one in exact)
         over = max(sum(one.false_marks for one in exact) - quotas[0], in_normal - quotas[1])
@@ -219,7 +223,7 @@ def _within(
             best = max(best, exact, key=_lesions)
         if high - low < 2:
             break
-        budget = min(max(budget - over, low + 1), high - 1)
+        budget = (low + high) // 2 if tried else min(max(budget - over, low + 1), high - 1)
     return best
 
 

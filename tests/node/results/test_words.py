@@ -49,6 +49,14 @@ def test_a_lesion_of_two_views_has_a_quadrant_and_is_said_once() -> None:
     assert words.report_text(made).count("mass, seen in") == 1
 
 
+def test_what_is_seen_beside_a_mass_is_named_with_it() -> None:
+    made = placed(CC_PLACE, MLO_PLACE, None, correspondences=(Correspondence(0, 1),))
+    with_both = replace(made.findings[1], associated=(FindingKind.ARCHITECTURAL_DISTORTION,))
+    made = replace(made, findings=(made.findings[0], with_both, made.findings[2]))
+    assert "in MLO: mass with architectural distortion, seen in CC and MLO" in words.finding_sentence(made, 0)
+    assert "calcification cluster, seen" in words.finding_sentence(made, 2)
+
+
 def test_a_lesion_of_one_view_has_a_half_and_says_in_which_view() -> None:
     made = placed(None, None, replace(MLO_PLACE, depth=Depth.POSTERIOR, sector=Sector.LOWER))
     assert words.finding_sentence(made, 2) == (

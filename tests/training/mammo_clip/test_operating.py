@@ -9,6 +9,7 @@ from training.mammo_clip.operating import (
     NEVER,
     MarkTable,
     OperatingChoice,
+    _within,
     mark_table,
     marks_at,
     most_marks,
@@ -105,3 +106,19 @@ def test_phrases_mark_from_the_least_heat_that_spares_normal_views():
     counts[..., : LEVELS.index(0.9)] = 1
     table = MarkTable(counts, counts > 0, counts)
     assert phrase_heat_level(table, np.zeros((100, 4, 4), np.bool_)) == 0.9
+
+
+def test_a_budget_is_found_where_the_node_marks_far_more_than_the_cells_told():
+    """Each mark among cells becomes nine as counted: of some 100 in 400 views two options of 5 fit, no others."""
+    options = [[NEVER, *(option(false, 10 + false) for false in range(5, 80, 7))] for _ in range(2)]
+    normal = np.ones((100, 4), np.bool_)
+
+    def counted(chosen):
+        return tuple(
+            OperatingChoice(one.probability, one.heat, 9 * one.false_marks, one.lesions, 9 * one.false_marks / 400, 0.0)
+            for one in chosen
+        )
+
+    best = _within(options, counted, normal)
+    assert 0 < sum(one.false_marks for one in best) <= most_marks(400)
+    assert sum(one.lesions for one in best) == 30
