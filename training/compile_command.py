@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from training.mammo_clip.commands import Commands
 
-PRECISIONS = ("f32", "f16", "bf16")
+PRECISIONS = ("f32", "f16")
 
 
 def add_compile(commands: "Commands") -> None:

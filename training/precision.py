@@ -20,8 +20,8 @@ from onnx import TensorProto, numpy_helper
 
 from node.errors import NodeError
 
-TYPES = {"f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-MODELOPT_TYPES = {"f16": "fp16", "bf16": "bf16"}
+TYPES = {"f16": "fp16"}
+"""By the node's name of a precision, autocast's."""
 HALF = ".half"
 LARGEST_SEEN = 4096.0
 """A node that reads or gives more than this on the sample stays float32: a sixteenth of what float16 can hold."""
@@ -127,7 +127,7 @@ def _autocast(file: Path, precision: str, outside: str, sample: Path | None) -> 
         logging.getLogger(name).setLevel(logging.ERROR)
     converted: onnx.ModelProto = convert_to_mixed_precision(
         str(file),
-        MODELOPT_TYPES[precision],
+        TYPES[precision],
         nodes_to_exclude=[outside],  # one expression: autocast tries each on each node
         keep_io_types=True,
         data_max=np.inf if sample is None else LARGEST_SEEN,
