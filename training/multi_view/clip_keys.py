@@ -51,7 +51,7 @@ def read_clip_weights(path: Path, activation: Activation | None = None) -> ClipW
     if told not in _ACTIVATIONS:
         raise CheckpointError(
             f"{path}: its activation cannot be told from shapes: quick_gelu (all of OpenAI's weights) or gelu (most of "
-            "open_clip's own); name it, or put open_clip_config.json or config.json beside the file"
+            "open_clip's own); put the open_clip_config.json or config.json that belongs to it beside the file"
         )
     config = replace(config, activation=told)
     with torch.device("meta"):
