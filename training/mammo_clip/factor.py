@@ -80,11 +80,17 @@ class SharedMapper(nn.Module):
 
     def of_scaled(self, scaled: Tensor) -> Tensor:
         """The same from statistics that were brought to scale."""
-        first, last = self.layers[0], self.layers[2]
+        first, last = self._linear()
         # One product for what differs by image, one for what does not: a third of the work is saved.
         seen, known = first.weight[:, :STATISTICS], first.weight[:, STATISTICS:]
         inner = functional.linear(scaled, seen) + functional.linear(self.channel_embedding, known, first.bias)
         return self._bounded(last(functional.relu(inner)))
+
+    def _linear(self) -> tuple[nn.Linear, nn.Linear]:
+        first, last = self.layers[0], self.layers[2]
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        return first, last
 
     def _bounded(self, vectors: Tensor) -> Tensor:
         if not self.silent:
@@ -101,7 +107,7 @@ class SharedMapper(nn.Module):
         rank = min(CHANNEL_EMBEDDING, self.hidden // 2, *directions.shape)
         left, sizes, right = torch.linalg.svd(directions.float(), full_matrices=False)
         scale = self.channels**0.5
-        first, last = self.layers[0], self.layers[2]
+        first, last = self._linear()
         self.channel_embedding.zero_()
         self.channel_embedding[:, :rank] = left[:, :rank] * scale
         outward = right[:rank].T * sizes[:rank] / scale

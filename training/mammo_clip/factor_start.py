@@ -48,4 +48,5 @@ def channel_directions(statistics: Tensor, present: Tensor, absent: Tensor, phra
     unit = torch.eye(texts.shape[2], dtype=torch.float64)
     gram = torch.einsum("kwd,kwe->de", weighted, texts) + RIDGE * unit
     solved = torch.linalg.solve(gram, weighted.sum(1).T)
-    return (channel_effects(statistics, present, absent).double() @ solved.T).float()
+    directions: Tensor = channel_effects(statistics, present, absent).double() @ solved.T
+    return directions.float()
