@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,7 @@ def _rendered(
     if workers < 2:
         yield from ((number, render_exam(seed, number, pair_share, size)) for number in numbers)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         arguments = [[value] * len(numbers) for value in (seed, pair_share, size)]
         found = pool.map(render_exam, arguments[0], numbers, arguments[1], arguments[2], chunksize=4)
         try:
