@@ -38,8 +38,8 @@ PHANTOMS = {
     Laterality.RIGHT: (7_200_001, CALCIFICATION_PLEOMORPHIC),
 }
 """The side of the only lesion, the seed, the kind; the shipped model marks it in both views and nothing elsewhere."""
-RAW_PHANTOM = (7_200_039, CALCIFICATION_PLEOMORPHIC)
-"""The same for raw images: most others have false marks of masses there, which is the model's and not under test."""
+RAW_PHANTOM = (7_200_044, CALCIFICATION_PLEOMORPHIC)
+"""The same for raw images: most others have false marks there, which is the model's and not under test."""
 CASES = [
     (Laterality.LEFT, "as hung"),
     (Laterality.LEFT, "mirrored"),
