@@ -39,7 +39,12 @@ class PlantedEncoder(nn.Module):
     def features(self, images):
         grey = (images * GREY_DEVIATION + GREY_MEAN) * 255.0
         planted = [(grey - value).abs().lt(2.0).float() for value in GREYS]
-        vague = [grey / 255.0, 1.0 - grey / 255.0, (grey / 64.0).sin().abs(), (grey / 32.0).cos().abs()]
+        vague = [
+            grey.clamp(max=120.0) / 255.0,
+            1.0 - grey / 255.0,
+            (grey / 64.0).sin().abs(),
+            (grey / 32.0).cos().abs(),
+        ]
         maps = functional.avg_pool2d(torch.cat([*planted, *vague], dim=1), STRIDE) * self.scale
         return ImageFeatures(maps.amax((2, 3)), maps)
 
@@ -127,13 +132,13 @@ ones_for_positives = false
 strongest = 1
 temperature = 0
 [optimisation]
-learning_rate = 1e-2
+learning_rate = 1e-3
 weight_decay = 0.01
-epochs = 60
+epochs = 12
 batch = 24
 patience = 0
 hidden = 32
-stay = 0.1
+stay = 100
 [baselines]
 views = 16
 epochs = 4
