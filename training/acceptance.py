@@ -22,7 +22,7 @@ def add_acceptance(commands: "Commands") -> None:
     parser.add_argument("--derived", type=Path, required=True, help="the same, derived for tensorrt_plan")
     parser.add_argument("--cache", type=Path, required=True, help="folder of rendered exams")
     parser.add_argument("--first", type=int, default=1_000_000, help="first seed; validation if not given")
-    parser.add_argument("--exams", type=int, default=64)
+    parser.add_argument("--exams", type=int, default=64, help="exams in the bundle; 64 if not given")
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     parser.set_defaults(run=_run)
 

@@ -26,7 +26,7 @@ def add_compile(commands: "Commands") -> None:
     parser.add_argument("--derived", type=Path, required=True, help="folder of the derived exam_encoder")
     parser.add_argument("--cache", type=Path, required=True, help="folder of rendered exams")
     parser.add_argument("--first", type=int, default=1_000_000, help="first seed; validation if not given")
-    parser.add_argument("--exams", type=int, default=50)
+    parser.add_argument("--exams", type=int, default=50, help="exams to compare on; 50 if not given")
     parser.add_argument("--out", type=Path, required=True, help="JSON file; a table in Markdown is written beside it")
     parser.set_defaults(run=lambda arguments: _explained(_agreement, arguments))
 

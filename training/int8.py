@@ -29,7 +29,7 @@ def add_int8(commands: "Commands") -> None:
     parser.add_argument(
         "--first", type=int, default=1_000_000, help="first seed to compare on; validation if not given"
     )
-    parser.add_argument("--exams", type=int, default=50)
+    parser.add_argument("--exams", type=int, default=50, help="exams to compare on; 50 if not given")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.set_defaults(run=_run)
 
