@@ -53,6 +53,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return {
         "view": finding.view.name,
         "kind": finding.kind.value,
+        "associated": [kind.value for kind in finding.associated],
         "probability": finding.probability,
         "peak_heat": finding.peak_heat,
         "centre": list(finding.centre),

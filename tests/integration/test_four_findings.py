@@ -80,13 +80,19 @@ def content(desk: Desk, reading: StoredReading, kind: ResultKind) -> list[bytes]
 
 def test_all_four_are_found_and_told(reading: StoredReading) -> None:
     told = reading.prediction
-    found = [(finding["view"], finding["kind"]) for finding in told["findings"]]
-    assert found == [*(("RCC", kind) for kind in FOUR_KINDS), ("RMLO", "mass"), ("RMLO", "architectural_distortion")]
-    assert [told["findings"][cc]["kind"] for cc, _ in told["correspondences"]] == ["mass", "architectural_distortion"]
+    found = [(finding["view"], finding["kind"], *finding["associated"]) for finding in told["findings"]]
+    assert found == [
+        ("RCC", "mass", "architectural_distortion"),  # at one place: one mark
+        ("RCC", "suspicious_calcification"),
+        ("RCC", "asymmetry"),
+        ("RMLO", "mass", "architectural_distortion"),
+    ]
+    assert [told["findings"][cc]["kind"] for cc, _ in told["correspondences"]] == ["mass"]
     assert set(told["views"]["LMLO"]["probabilities"]) == set(FOUR_KINDS)
     assert not any("not looked for" in words for words in told["not_assessed"])
     report = " ".join(told["report"])
     assert "mass, calcification cluster, architectural distortion, asymmetry" in report
+    assert "mass with architectural distortion" in report.lower()
 
 
 def test_every_object_is_valid_and_none_is_held_back(desk: Desk, reading: StoredReading, tmp_path: Path) -> None:
@@ -119,8 +125,8 @@ def test_a_report_of_all_four_in_one_view_keeps_its_template(tmp_path: Path) -> 
     assert errors_in(pixelmed(tmp_path / "report.dcm", *QUICK)) == []
 
 
-def test_segments_carry_each_finding_s_code(desk: Desk, reading: StoredReading) -> None:
-    wanted = {FINDING_CODES[FindingKind(kind)].value for kind in FOUR_KINDS}
+def test_segments_carry_each_mark_s_code(desk: Desk, reading: StoredReading) -> None:
+    wanted = {FINDING_CODES[FindingKind(finding["kind"])].value for finding in reading.prediction["findings"]}
     for kind in (ResultKind.SEGMENTATION, ResultKind.LABELMAP, ResultKind.HEATMAP):
         codes = {
             segment.SegmentedPropertyTypeCodeSequence[0].CodeValue
