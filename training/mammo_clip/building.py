@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file as load_safetensors
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -20,7 +18,7 @@ from training.mammo_clip.importing import RECORD, WEIGHTS
 from training.mammo_clip.model import EfficientNetEncoder, MammoClip, TextConfig
 from training.mammo_clip.pretraining_recipe import PretrainingRecipe, RecipeError, build
 from training.mammo_clip.pyramid import PyramidEncoder
-from training.mammo_clip.released import CheckpointError, load_file, split_state
+from training.mammo_clip.released import CheckpointError, load_file, read_safetensors, split_state
 from training.mammo_clip.vocabulary import VOCABULARY
 
 VOCABULARY_FILE = "vocabulary.txt"
@@ -169,20 +167,12 @@ def _bert_key(key: str) -> str:
 
 def _load(module: nn.Module, path: Path, rename: Callable[[str], str]) -> None:
     """Fill a module from a state dict, safetensors or torch's own; what a head for words wants is left out."""
-    state = _safetensors_of(path) if path.suffix == ".safetensors" else load_file(path)
+    state = read_safetensors(path) if path.suffix == ".safetensors" else load_file(path)
     named = {rename(key): value for key, value in state.items() if isinstance(value, Tensor)}
     own = module.state_dict()
     foreign = ("cls.", "classifier.", "embeddings.position_ids")
     kept = {key: value for key, value in named.items() if not key.startswith(foreign)}
     module.load_state_dict(split_state(path, kept, "", own))
-
-
-def _safetensors_of(path: Path) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = load_safetensors(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}. Is it whole? Copy it again") from error
-    return state
 
 
 def save_model(
@@ -203,7 +193,7 @@ def load_own(folder: Path) -> tuple[MammoClip, WordPiece, PretrainingRecipe]:
         recipe: PretrainingRecipe = build(PretrainingRecipe, _as_toml(record["recipe"]), str(folder / RECORD))
         tokenizer = tokenizer_of(recipe, folder / VOCABULARY_FILE)
         model = build_model(recipe, len(tokenizer.ids))
-        state = _safetensors_of(folder / WEIGHTS)
+        state = read_safetensors(folder / WEIGHTS)
         model.load_state_dict(split_state(folder / WEIGHTS, state, "", model.state_dict()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecipeError) as error:
         raise CheckpointError(f"{folder}: holds no model of a run: {type(error).__name__}: {error}") from error

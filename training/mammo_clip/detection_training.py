@@ -5,7 +5,6 @@ As published (Adam, no schedule, short gradients, the encoder learns too) or oth
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from training.mammo_clip.detection_model import (
     write_card,
 )
 from training.mammo_clip.detection_recipe import DetectionOptimisation, DetectionRecipe
-from training.mammo_clip.gradients import PRECISIONS, NotFiniteError
+from training.mammo_clip.gradients import NotFiniteError, autocast
 from training.mammo_clip.importing import WEIGHTS
 from training.mammo_clip.processes import Process
 from training.mammo_clip.sampling import batches_of
@@ -182,13 +181,6 @@ class DetectorTraining:
                 outputs = self._outputs(batch.to(self.device).images)
                 found += detections(outputs, self.recipe.size, self.recipe.reading)
         return found
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Arithmetic in a half type, where the recipe wants that."""
-    if precision in ("bfloat16", "float16"):
-        return torch.autocast(device.type, dtype=PRECISIONS[precision])
-    return nullcontext()
 
 
 def optimiser_of(detector: Detector, optimisation: DetectionOptimisation) -> torch.optim.Optimizer:

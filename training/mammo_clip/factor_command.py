@@ -50,6 +50,7 @@ def _factor(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from training.mammo_clip.breasts import DataError
+    from training.mammo_clip.commands import list_problems
     from training.mammo_clip.factor_recipe import load_factor_recipe
     from training.mammo_clip.factor_run import CURVE_COLUMNS, prepare_run, run_factor, write_result
     from training.mammo_clip.factor_views import load_views
@@ -68,7 +69,7 @@ def _train(arguments: argparse.Namespace) -> None:
     sets = load_views(arguments.data, exams, preset=model.input.preset, strict=arguments.strict)
     run = prepare_run(recipe, model, sets, arguments.cache or arguments.out / "encoded")
     problems = [*sets.problems, *run.training.problems, *run.validation.problems]
-    _list(problems)
+    list_problems(problems)
     counts = {
         "source": arguments.data.partition("=")[0],
         "training views": len(run.training),
@@ -82,13 +83,6 @@ def _train(arguments: argparse.Namespace) -> None:
     figures = result.figures
     print(json.dumps({key: figures[key] for key in ("seeds", "chosen seed", "pointing over seeds")}, indent=1))
     print(f"{arguments.out}: seed {figures['chosen seed']}")
-
-
-def _list(problems: list[str], most: int = 20) -> None:
-    for problem in problems[:most]:
-        print(f"left out: {problem}")
-    if len(problems) > most:
-        print(f"left out: {len(problems) - most} more, see left-out.txt")
 
 
 def _ask(arguments: argparse.Namespace) -> None:

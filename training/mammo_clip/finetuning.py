@@ -6,7 +6,7 @@ Several processes (torchrun) share each batch.
 """
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from training.mammo_clip.checkpoint import Progress, latest_checkpoint
 from training.mammo_clip.finetuned import Classifier, build_classifier, load_start, save_classifier
 from training.mammo_clip.finetuning_data import UNKNOWN, Batch, PlainItems, TargetImages, TrainingItems, collate
 from training.mammo_clip.finetuning_recipe import FinetuningRecipe
-from training.mammo_clip.gradients import PRECISIONS, NotFiniteError
+from training.mammo_clip.gradients import NotFiniteError, autocast
 from training.mammo_clip.importing import WEIGHTS
 from training.mammo_clip.pretrain import optimiser_of, set_rate, steps_an_epoch
 from training.mammo_clip.probing import DENSITY, weight_of_positives
@@ -268,13 +268,6 @@ def softmax(logits: Logits) -> Logits:
     """Over the last axis."""
     shares: Logits = torch.from_numpy(logits).softmax(-1).numpy()
     return shares
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Arithmetic in a half type, where the recipe wants that."""
-    if precision in ("bfloat16", "float16"):
-        return torch.autocast(device.type, dtype=PRECISIONS[precision])
-    return nullcontext()
 
 
 def write_card(folder: Path, recipe: FinetuningRecipe, facts: dict[str, Any], progress: Progress) -> None:

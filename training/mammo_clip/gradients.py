@@ -29,6 +29,13 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Embeddings of image, view, text and second text (B, D), and the logit scale."""
 
 
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Arithmetic in a half type, where the recipe wants that."""
+    if precision in ("bfloat16", "float16"):
+        return torch.autocast(device.type, dtype=PRECISIONS[precision])
+    return nullcontext()
+
+
 class Towers(nn.Module):
     """Both towers in one forward, as DistributedDataParallel wants it; the logit scale comes out for its gradient."""
 
@@ -116,7 +123,7 @@ class Learner:
             torch.autograd.backward([*parts, own_scale], [*gradients, of_scale])
 
     def _embed(self, towers: nn.Module, batch: Batch, start: int, end: int) -> Outputs:
-        with self._autocast(batch.images.device):
+        with autocast(self.precision, batch.images.device):
             rows = slice(start, end)
             outputs: Outputs = towers(batch.images[rows], batch.token_ids[rows], batch.mask[rows])
             return outputs
@@ -133,7 +140,7 @@ class Learner:
         return loss
 
     def _phrase_loss(self, image: Tensor, view: Tensor, scale: Tensor, said: Said) -> Tensor:
-        with self._autocast(image.device):
+        with autocast(self.precision, image.device):
             phrases = self.bare.model.encode_text(said.token_ids, said.mask)
         truth = said.truth.transpose(0, 1).flatten(0, 1)
         return phrase_loss(
@@ -142,7 +149,7 @@ class Learner:
 
     def _sentence_loss(self, scale: Tensor, said: Said) -> Tensor:
         """Two orders of one report find each other among the batch's reports; equal reports are no negatives."""
-        with self._autocast(scale.device):
+        with autocast(self.precision, scale.device):
             embedded = self.bare.model.encode_text(said.token_ids, said.mask)
         first, second = embedded[0::2], embedded[1::2]
         keys = said.token_ids[0::2].sort(dim=1).values
@@ -151,11 +158,6 @@ class Learner:
         target = torch.arange(len(first), device=scale.device)
         masked = logits.masked_fill(same & ~torch.eye(len(first), dtype=torch.bool, device=scale.device), float("-inf"))
         return 0.5 * (functional.cross_entropy(masked, target) + functional.cross_entropy(masked.T, target))
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        if self.precision in ("bfloat16", "float16"):
-            return torch.autocast(device.type, dtype=PRECISIONS[self.precision])
-        return nullcontext()
 
     def _exchange(self, last: bool) -> AbstractContextManager[object]:
         if last or not isinstance(self.towers, DistributedDataParallel):

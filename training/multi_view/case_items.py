@@ -19,6 +19,7 @@ from training.mammo_clip.augmentation import Augmentation, augment
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.images import Plane, decode
 from training.multi_view.cases import Case, Cases, Picture, pictures_of
+from training.multi_view.exam_model import drop_views
 
 ABSENT = -1
 VIEWS = len(STANDARD_VIEWS)
@@ -148,16 +149,6 @@ def augmented(planes: list[Tensor], settings: Augmentation, generator: torch.Gen
         return made
     chance = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
     return [change_brightness(plane, chance) if chance.random() < settings.tone else plane for plane in made]
-
-
-def drop_views(present: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Each view that is there, bool (4), is taken away by chance; one always stays."""
-    kept = present & (torch.rand(present.shape, generator=generator) >= probability)
-    if bool(kept.any()):
-        return kept
-    there = torch.nonzero(present).flatten()
-    one = there[int(torch.randint(len(there), (), generator=generator))]
-    return torch.arange(len(present)) == one
 
 
 def collate_cases(items: Sequence[CaseBatch]) -> CaseBatch:

@@ -22,8 +22,7 @@ from training.mammo_clip.augmentation import Augmentation
 from training.mammo_clip.bookkeeping import Bookkeeping, Pace
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.checkpoint import Progress, latest_checkpoint
-from training.mammo_clip.finetuning import autocast
-from training.mammo_clip.gradients import NotFiniteError
+from training.mammo_clip.gradients import NotFiniteError, autocast
 from training.mammo_clip.pretraining_recipe import Keeping
 from training.mammo_clip.processes import Process
 from training.mammo_clip.released import CheckpointError

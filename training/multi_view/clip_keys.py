@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file as load_safetensors
 from torch import Tensor
 
-from training.mammo_clip.released import CheckpointError, load_file, split_state
+from training.mammo_clip.released import CheckpointError, load_file, read_safetensors, split_state
 from training.multi_view.blocks import Activation
 from training.multi_view.clip import VARIANTS, Clip, ClipConfig
 from training.multi_view.jit_archive import is_jit_archive, read_jit_archive
@@ -72,15 +70,6 @@ def _content(path: Path) -> tuple[dict[str, Tensor], bool]:
             content = inner
     found = {str(key).removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
     return found, False
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises CheckpointError."""
-    try:
-        state: dict[str, Tensor] = load_safetensors(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}. Is it whole? Copy it again") from error
-    return state
 
 
 def _in_clips_keys(path: Path, content: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:

@@ -119,8 +119,8 @@ class Adapters:
 
 
 @dataclass(frozen=True, slots=True)
-class ControlledRecipe:
-    """All of it. `seeds` training seeds; the encoder has one seed."""
+class _Plain:
+    """What is no table of tables."""
 
     name: str
     seed: int
@@ -132,6 +132,12 @@ class ControlledRecipe:
     adapters: Adapters
     optimisation: CaseOptimisation
     keeping: Keeping
+
+
+@dataclass(frozen=True, slots=True)
+class ControlledRecipe(_Plain):
+    """All of it. `seeds` training seeds; the encoder has one seed."""
+
     prompts: Mapping[str, CasePrompts]
     arms: Mapping[str, Arm]
     contrasts: tuple[Contrast, ...]
@@ -152,22 +158,6 @@ class ControlledRecipe:
     def is_joint(self, arm: Arm) -> bool:
         """Views meet before the cached blocks end: all blocks are then across views."""
         return arm.global_blocks == self.encoder.layers
-
-
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """What is no table of tables."""
-
-    name: str
-    seed: int
-    seeds: int
-    draws: int
-    encoder: Encoder
-    exams: Exams
-    pretraining: OwnPretraining
-    adapters: Adapters
-    optimisation: CaseOptimisation
-    keeping: Keeping
 
 
 _CHOICES = {

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from node.mammography.views import STANDARD_VIEWS, Laterality, ViewPosition
-from training.mammo_clip.finetuning import autocast
-from training.multi_view.case_items import CaseBatch, drawn_number, drop_views
+from training.mammo_clip.gradients import autocast
+from training.multi_view.case_items import CaseBatch, drawn_number
 from training.multi_view.clip import Clip
 from training.multi_view.controlled_exams import ExamStore
+from training.multi_view.exam_model import drop_views
 from training.multi_view.own_vit import frozen_tokens
 
 _CHUNK = 8

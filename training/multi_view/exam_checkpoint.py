@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from training.mammo_clip.pretraining_recipe import RecipeError, build
-from training.mammo_clip.released import CheckpointError, split_state
+from training.mammo_clip.released import CheckpointError, read_safetensors, split_state
 from training.multi_view.adapters import AdapterPlan
 from training.multi_view.blocks import Activation
 from training.multi_view.case_prompts import CasePrompts
 from training.multi_view.clip import Clip, ClipConfig
-from training.multi_view.clip_keys import read_clip_weights, read_safetensors
+from training.multi_view.clip_keys import read_clip_weights
 from training.multi_view.clip_tokenizer import ClipTokenizer, load_clip_tokenizer
 from training.multi_view.exam_model import ExamClip, build_exam_clip
 

@@ -23,7 +23,7 @@ from node.mammography.views import STANDARD_VIEWS
 from training.mammo_clip.bookkeeping import Bookkeeping, Pace
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.checkpoint import latest_checkpoint
-from training.mammo_clip.finetuning import autocast
+from training.mammo_clip.gradients import autocast
 from training.mammo_clip.pretraining_recipe import Keeping
 from training.mammo_clip.processes import Process
 from training.mammo_clip.schedule import rate_factor

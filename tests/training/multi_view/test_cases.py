@@ -11,9 +11,10 @@ from training.cache import CachedExam, save_exam
 from training.mammo_clip.augmentation import Augmentation
 from training.mammo_clip.breasts import DataError
 from training.mammo_clip.tables import TableError
-from training.multi_view.case_items import CaseItems, augmented, decode_cases, drop_views
+from training.multi_view.case_items import CaseItems, augmented, decode_cases
 from training.multi_view.case_training import class_weights, weighted_loss
 from training.multi_view.cases import CaseReading, load_cases
+from training.multi_view.exam_model import drop_views
 
 _FLIPS = Augmentation((0.0, 0.0), (0.0, 0.0), (1.0, 1.0), (0.0, 0.0), 0.0, 15.0, True, False, 0.5, 0.0)
 
